@@ -20,13 +20,17 @@ def describe_schema_error(error: Any) -> str:
         hints = []
         for name in extra:
             close = difflib.get_close_matches(name, allowed, n=1)
-            hints.append(f"unknown key '{name}'" + (f", did you mean '{close[0]}'?" if close else ""))
+            hints.append(
+                f"unknown key '{name}'" + (f", did you mean '{close[0]}'?" if close else "")
+            )
         return f"{key}: {'; '.join(hints)} Allowed: {', '.join(allowed)}"
     if error.validator == "required":
         missing = [k for k in error.validator_value if k not in error.instance]
         return f"{key}: add the missing key {', '.join(missing)}"
     if error.validator == "enum":
-        return f"{key}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+        return (
+            f"{key}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+        )
     return f"{key}: {error.message}"
 
 

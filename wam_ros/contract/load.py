@@ -118,12 +118,9 @@ def _build(raw: dict[str, Any], path: Path) -> Contract:
         groups=groups,
         state=_vector(raw["state"], expand),
         action=_vector(raw["action"], expand),
-        sources=tuple(
-            StateSource(**{**s, "joints": expand(s["joints"])}) for s in raw["sources"]
-        ),
+        sources=tuple(StateSource(**{**s, "joints": expand(s["joints"])}) for s in raw["sources"]),
         cameras=tuple(
-            Camera(**{**c, "xyz": tuple(c["xyz"]), "rpy": tuple(c["rpy"])})
-            for c in raw["cameras"]
+            Camera(**{**c, "xyz": tuple(c["xyz"]), "rpy": tuple(c["rpy"])}) for c in raw["cameras"]
         ),
         outputs=tuple(Output(**{**o, "joints": expand(o["joints"])}) for o in raw["outputs"]),
         rates=Rates(**raw["rates"]),
@@ -153,9 +150,7 @@ def _joint(raw: dict[str, Any], shared: dict[str, float]) -> Joint:
         urdf = [{"joint": urdf}]
     return Joint(
         name=raw["name"],
-        limits=Limits(
-            lower=raw["lower"], upper=raw["upper"], **{k: limits[k] for k in LIMIT_KEYS}
-        ),
+        limits=Limits(lower=raw["lower"], upper=raw["upper"], **{k: limits[k] for k in LIMIT_KEYS}),
         urdf=tuple(
             (u["joint"], float(u.get("scale", 1.0)), float(u.get("offset", 0.0)))
             for u in urdf or ()

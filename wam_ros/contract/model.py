@@ -197,7 +197,9 @@ class Contract:
         for g in self.groups:
             if g.name == name:
                 return g
-        raise KeyError(f"{self.robot} has no group '{name}'; it has {[g.name for g in self.groups]}")
+        raise KeyError(
+            f"{self.robot} has no group '{name}'; it has {[g.name for g in self.groups]}"
+        )
 
     def group_of(self, joint: str) -> JointGroup:
         """Return the group that holds the joint called `joint`."""
@@ -224,6 +226,4 @@ class Contract:
     @property
     def control_names(self) -> tuple[str, ...]:
         """Joints the executor drives: enabled position keys of the action vector, in order."""
-        return tuple(
-            n for k in self.action if k.enabled and k.kind == "position" for n in k.joints
-        )
+        return tuple(n for k in self.action if k.enabled and k.kind == "position" for n in k.joints)
