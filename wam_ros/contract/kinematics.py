@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wam_ros.contract import ik as _ik
+
 Array = NDArray[np.float64]
+IkResult = _ik.IkResult
 
 MOVING = ("revolute", "continuous", "prismatic")
 
@@ -46,28 +49,6 @@ class UrdfJoint:
     velocity: float
 
 
-@dataclass(frozen=True)
-class IkResult:
-    """Outcome of `Kinematics.ik`.
-
-    Attributes
-    ----------
-    q : dict
-        The whole configuration: ``q0`` with the solved joints replaced, rad or m.
-    position_error : float
-        Remaining distance to the target, m.
-    rotation_error : float
-        Remaining angle to the target, rad; 0 when no rotation was asked for.
-    converged : bool
-        Both errors are inside the tolerances.
-    """
-
-    q: dict[str, float]
-    position_error: float
-    rotation_error: float
-    converged: bool
-
-
 def rpy_matrix(rpy: Sequence[float]) -> Array:
     """Rotation (3, 3) of URDF roll, pitch, yaw angles in rad (fixed axes x, y, z)."""
     (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)
@@ -93,27 +74,6 @@ def axis_angle(axis: Array, angle: float) -> Array:
     x, y, z = axis
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     return np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * (cross @ cross)
-
-
-def rotation_vector(rotation: Array) -> Array:
-    """Axis times angle (3,), rad, of a rotation (3, 3); the angle is in 0..pi."""
-    skew = np.array(
-        [
-            rotation[2, 1] - rotation[1, 2],
-            rotation[0, 2] - rotation[2, 0],
-            rotation[1, 0] - rotation[0, 1],
-        ]
-    )
-    sine = 0.5 * float(np.linalg.norm(skew))
-    cosine = 0.5 * (float(np.trace(rotation)) - 1.0)
-    angle = math.atan2(sine, cosine)
-    if sine > 1e-7:
-        return skew * (angle / (2.0 * sine))
-    if cosine > 0.0:
-        return 0.5 * skew
-    # Half a turn: the skew part vanishes, the axis is the eigenvector for eigenvalue 1.
-    values, vectors = np.linalg.eigh(0.5 * (rotation + rotation.T))
-    return vectors[:, int(np.argmax(values))] * angle
 
 
 def _numbers(text: str, joint: str) -> list[float]:
@@ -337,7 +297,7 @@ class Kinematics:
         IkResult
             The best configuration met; check ``converged``.
         """
-        return _solve(
+        return _ik.solve(
             self,
             link,
             np.asarray(target_position, dtype=float).reshape(3),
@@ -349,78 +309,3 @@ class Kinematics:
             iterations,
             (tolerance, rotation_tolerance),
         )
-
-
-def _solve(
-    model: Kinematics,
-    link: str,
-    target: Array,
-    rotation: Array | None,
-    q: dict[str, float],
-    joints: list[str],
-    limits: dict[str, tuple[float, float]],
-    weights: tuple[float, float, float],
-    iterations: int,
-    tolerances: tuple[float, float],
-) -> IkResult:
-    rotation_weight, rest_weight, damping = weights
-    model.jacobian(q, link, joints)  # reports unknown names before any work
-    bounds = [limits.get(j, (model.joints[j].lower, model.joints[j].upper)) for j in joints]
-    lower, upper = (np.array(side, dtype=float) for side in zip(*bounds, strict=True))
-    x = np.clip(np.array([q.get(j, 0.0) for j in joints], dtype=float), lower, upper)
-    rest = x.copy()
-    rows = 3 if rotation is None else 6
-    best: tuple[float, Array, float, float] | None = None
-    for _ in range(iterations + 1):
-        q.update(zip(joints, x.tolist(), strict=True))
-        pose = model.fk(q, link)
-        error = np.zeros(rows)
-        error[:3] = target - pose[:3, 3]
-        turn = np.zeros(3)
-        if rotation is not None:
-            turn = rotation_vector(rotation @ pose[:3, :3].T)
-            error[3:] = rotation_weight * turn
-        distance, angle = float(np.linalg.norm(error[:3])), float(np.linalg.norm(turn))
-        cost = float(np.linalg.norm(error))
-        if best is None or cost < best[0]:
-            best = (cost, x.copy(), distance, angle)
-        if distance < tolerances[0] and angle < tolerances[1]:
-            break
-        jac = model.jacobian(q, link, joints)[:rows]
-        jac[3:] *= rotation_weight
-        x = np.clip(x + _step(jac, error, rest - x, x, (lower, upper), rest_weight, damping),
-                    lower, upper)
-    assert best is not None
-    _, x, distance, angle = best
-    q.update(zip(joints, x.tolist(), strict=True))
-    return IkResult(q, distance, angle, distance < tolerances[0] and angle < tolerances[1])
-
-
-def _step(
-    jac: Array,
-    error: Array,
-    to_rest: Array,
-    x: Array,
-    bounds: tuple[Array, Array],
-    rest_weight: float,
-    damping: float,
-) -> Array:
-    """One damped step (N,), leaving out joints that would only push on their limit."""
-    # Fade the damping with the error, or the last millimetres would take many steps.
-    damp = damping**2 * min(1.0, float(np.linalg.norm(error)) / 0.1) + 1e-8
-    free = np.ones(x.size, dtype=bool)
-    step = np.zeros(x.size)
-    for _ in range(x.size):
-        part = jac[:, free]
-        inverse = part.T @ np.linalg.inv(part @ part.T + damp * np.eye(part.shape[0]))
-        pull = rest_weight * to_rest[free]
-        step = np.zeros(x.size)
-        step[free] = inverse @ error + pull - inverse @ (part @ pull)
-        stuck = free & (
-            ((x <= bounds[0]) & (step < -1e-12)) | ((x >= bounds[1]) & (step > 1e-12))
-        )
-        if not stuck.any():
-            break
-        free &= ~stuck
-    largest = float(np.max(np.abs(step), initial=0.0))
-    return step * min(1.0, 0.3 / largest) if largest > 0.0 else step

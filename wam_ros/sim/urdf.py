@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import xml.etree.ElementTree as ElementTree
 from contextlib import redirect_stderr
 from pathlib import Path
+from xml.etree import ElementTree
 
 import xacro
 
