@@ -69,17 +69,51 @@ def solve(
     weights: tuple[float, float, float],
     iterations: int,
     tolerances: tuple[float, float],
+    restarts: int,
 ) -> IkResult:
     """Do the work of `Kinematics.ik`, which documents the arguments.
 
     ``weights`` are (rotation, m/rad; rest; damping), ``tolerances`` (m, rad).
     """
-    rotation_weight, rest_weight, damping = weights
     model.jacobian(q, link, joints)  # reports unknown names before any work
     bounds = [limits.get(j, (model.joints[j].lower, model.joints[j].upper)) for j in joints]
     lower, upper = (np.array(side, dtype=float) for side in zip(*bounds, strict=True))
-    x = np.clip(np.array([q.get(j, 0.0) for j in joints], dtype=float), lower, upper)
-    rest = x.copy()
+    rest = np.clip(np.array([q.get(j, 0.0) for j in joints], dtype=float), lower, upper)
+    problem = (model, link, target, rotation, joints, (lower, upper), rest, weights, tolerances)
+    best = _descend(*problem, iterations=iterations, q=dict(q), x=rest)
+    rng = np.random.default_rng(0)  # the same call always gives the same answer
+    low, high = np.maximum(lower, -math.pi), np.minimum(upper, math.pi)
+    for _ in range(restarts):
+        if best.converged:
+            break
+        start = np.clip(rng.uniform(low, np.maximum(low, high)), lower, upper)
+        other = _descend(*problem, iterations=iterations, q=dict(q), x=start)
+        if other.converged or _cost(other, weights) < _cost(best, weights):
+            best = other
+    return best
+
+
+def _cost(result: IkResult, weights: tuple[float, float, float]) -> float:
+    return math.hypot(result.position_error, weights[0] * result.rotation_error)
+
+
+def _descend(
+    model: Kinematics,
+    link: str,
+    target: Array,
+    rotation: Array | None,
+    joints: list[str],
+    bounds: tuple[Array, Array],
+    rest: Array,
+    weights: tuple[float, float, float],
+    tolerances: tuple[float, float],
+    *,
+    iterations: int,
+    q: dict[str, float],
+    x: Array,
+) -> IkResult:
+    """One descent from ``x`` (N,), pulled to ``rest`` (N,) where the task leaves freedom."""
+    rotation_weight, rest_weight, damping = weights
     rows = 3 if rotation is None else 6
     best: tuple[float, Array, float, float] | None = None
     for _ in range(iterations + 1):
@@ -93,15 +127,15 @@ def solve(
             error[3:] = rotation_weight * turn
         distance, angle = float(np.linalg.norm(error[:3])), float(np.linalg.norm(turn))
         cost = float(np.linalg.norm(error))
-        if best is None or cost < best[0]:
+        done = distance < tolerances[0] and angle < tolerances[1]
+        if done or best is None or cost < best[0]:
             best = (cost, x.copy(), distance, angle)
-        if distance < tolerances[0] and angle < tolerances[1]:
+        if done:
             break
         jac = model.jacobian(q, link, joints)[:rows]
         jac[3:] *= rotation_weight
-        x = np.clip(
-            x + _step(jac, error, rest - x, x, (lower, upper), rest_weight, damping), lower, upper
-        )
+        step = _step(jac, error, rest - x, x, bounds, rest_weight, damping)
+        x = np.clip(x + step, bounds[0], bounds[1])
     assert best is not None
     _, x, distance, angle = best
     q.update(zip(joints, x.tolist(), strict=True))

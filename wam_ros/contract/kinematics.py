@@ -72,8 +72,9 @@ def transform(xyz: Sequence[float], rpy: Sequence[float]) -> Array:
 def axis_angle(axis: Array, angle: float) -> Array:
     """Rotation (3, 3) by ``angle`` rad about the unit ``axis`` (3,)."""
     x, y, z = axis
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * (cross @ cross)
+    cross: Array = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    result: Array = np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * (cross @ cross)
+    return result
 
 
 def _numbers(text: str, joint: str) -> list[float]:
@@ -271,6 +272,7 @@ class Kinematics:
         iterations: int = 100,
         tolerance: float = 1e-4,
         rotation_tolerance: float = 1e-3,
+        restarts: int = 0,
     ) -> IkResult:
         """Find joint positions that bring the origin of ``link`` to a point, staying near ``q0``.
 
@@ -291,12 +293,25 @@ class Kinematics:
             Metres that one rad of orientation error counts for.
         rest_weight : float
             Share (0..1) of the way back to ``q0`` taken in the null space at each step.
+        restarts : int
+            Further tries from (repeatable) random starts when the first one gets stuck; a far
+            rotation often needs some, but the answer may then lie far from ``q0``.
 
         Returns
         -------
         IkResult
             The best configuration met; check ``converged``.
+
+        Raises
+        ------
+        KinematicsError
+            Unknown or fixed joint, unknown link, or a target or start that is not finite.
         """
+        if not joints or any(self.joints[j].kind == "fixed" for j in joints if j in self.joints):
+            raise KinematicsError(f"ik needs one or more moving joints, got {list(joints)}")
+        start = np.array(list(q0.values()), dtype=float)
+        if not (np.all(np.isfinite(np.asarray(target_position))) and np.all(np.isfinite(start))):
+            raise KinematicsError("ik target and q0 must be finite numbers")
         return _ik.solve(
             self,
             link,
@@ -308,4 +323,5 @@ class Kinematics:
             (rotation_weight, rest_weight, damping),
             iterations,
             (tolerance, rotation_tolerance),
+            restarts,
         )
