@@ -21,8 +21,8 @@ def share() -> Path:
     package = Path(__file__).resolve().parent
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     # Walking up from the module reaches the prefix of a `colcon build` and of a wheel alike.
-    prefixes += list(package.parents) + [Path(sys.prefix)]
-    candidates = [package.parent] + [p / "share" / "wam_ros" for p in prefixes]
+    prefixes += [*package.parents, Path(sys.prefix)]
+    candidates = [package.parent, *(p / "share" / "wam_ros" for p in prefixes)]
     for folder in candidates:
         if (folder / "config" / "robots").is_dir():
             return folder

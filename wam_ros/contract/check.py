@@ -112,7 +112,8 @@ def _outputs(c: Contract) -> Iterator[str]:
             yield f"outputs: no output drives joint '{j}'; add one or disable its action key"
     for o in c.outputs:
         if o.rate > c.rates.control:
-            yield f"outputs.{o.name}: rate {o.rate} Hz is above the control loop's {c.rates.control}"
+            loop = c.rates.control
+            yield f"outputs.{o.name}: rate {o.rate} Hz is above the control loop's {loop}"
         if o.status != "unknown" and o.type == "unknown":
             yield f"outputs.{o.name}: type is unknown, so its status must be unknown too"
         if o.scale == 0.0:

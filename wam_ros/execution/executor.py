@@ -118,6 +118,11 @@ class Executor:
             self.counters.accepted += 1
         return reason
 
+    def reject(self, reason: str) -> None:
+        """Count a chunk that could not even be read."""
+        self.counters.rejected += 1
+        self.reason = f"chunk refused: {reason}"
+
     def _splice(self, chunk: ActionChunk, now: float) -> str:
         s = self.settings
         if not -s.chunk_age <= now - chunk.t0 <= s.chunk_age:

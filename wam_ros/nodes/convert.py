@@ -54,7 +54,9 @@ def observation_to_msg(obs: Observation, robot: str, state_names: tuple[str, ...
     msg.state = array("d", obs.state)
     msg.source_names = list(obs.ages)
     msg.source_ages = array("f", obs.ages.values())
-    msg.source_stamps = [to_stamp(obs.t0 - age) if age == age else Time() for age in obs.ages.values()]
+    msg.source_stamps = [
+        to_stamp(obs.t0 - age) if age == age else Time() for age in obs.ages.values()
+    ]
     return msg
 
 

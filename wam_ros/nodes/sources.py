@@ -1,0 +1,44 @@
+"""Subscribe to a contract's joint-state sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+
+from wam_ros.contract.model import Contract, StateSource
+from wam_ros.nodes.types import TypeMissing, source_type
+
+SimpleField = {"field": "position", "names_field": "name"}
+
+
+def subscribe_states(
+    node: Node,
+    contract: Contract,
+    sim: bool,
+    callback: Callable[[StateSource, Any], None],
+) -> dict[str, str]:
+    """Subscribe to every source; ``callback(source, message)`` runs in the ROS executor.
+
+    Returns source name -> problem for sources that cannot be subscribed to.
+    """
+    problems: dict[str, str] = {}
+    for declared in contract.sources:
+        try:
+            cls = source_type(declared.type, sim)
+        except TypeMissing as err:
+            problems[declared.name] = f"source '{declared.name}' on {declared.topic}: {err}"
+            node.get_logger().error(problems[declared.name])
+            continue
+        vendor = cls is JointState and declared.type != "sensor_msgs/msg/JointState"
+        source = replace(declared, **SimpleField) if vendor else declared  # type: ignore[arg-type]
+
+        def deliver(message: Any, source: StateSource = source) -> None:
+            callback(source, message)
+
+        node.create_subscription(cls, source.topic, deliver, qos_profile_sensor_data)
+    return problems

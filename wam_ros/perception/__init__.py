@@ -1,0 +1,1 @@
+"""Sensor samples in, one synchronised observation out. No ROS."""
