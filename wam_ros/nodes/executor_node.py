@@ -43,7 +43,7 @@ class ExecutorNode(Node):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("executor")
-        p = self._parameters()
+        p = self._declare()
         self.contract = load_contract(p["robot"])
         self._sim = bool(p["sim"])
         self._auto_arm = bool(p["armed"]) and self._sim
@@ -68,7 +68,7 @@ class ExecutorNode(Node):  # type: ignore[misc]
         self._thread = threading.Thread(target=self._loop, name="control", daemon=True)
         self._thread.start()
 
-    def _parameters(self) -> dict[str, Any]:
+    def _declare(self) -> dict[str, Any]:
         defaults: dict[str, Any] = {
             "robot": "agibot_g1",
             "sim": False,

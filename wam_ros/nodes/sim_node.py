@@ -1,0 +1,228 @@
+"""The simulated robot: speaks exactly the hardware side of the contract.
+
+Joint states and images go out, and commands come in, on the same topics and in the same raw units
+as on the real robot. Vendor message types that are not installed are replaced by JointState.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from array import array
+from typing import Any
+
+from wam_ros import dds
+
+dds.use_profile()  # images need our shared-memory segment; must precede rclpy
+
+import rclpy  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from sensor_msgs.msg import Image, JointState  # noqa: E402
+from std_msgs.msg import Float64MultiArray, String  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
+
+from wam_ros.contract import ContractError, load_contract  # noqa: E402
+from wam_ros.contract.model import Output, StateSource  # noqa: E402
+from wam_ros.execution.metrics import Window  # noqa: E402
+from wam_ros.msg import SimState  # noqa: E402
+from wam_ros.nodes.convert import image_msg  # noqa: E402
+from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
+from wam_ros.sim.scene import BLOCK_HALF, COLOURS  # noqa: E402
+from wam_ros.sim.tasks import InstructionError, Judge, parse_instruction  # noqa: E402
+
+_COMMANDS = {
+    "std_msgs/msg/Float64MultiArray": Float64MultiArray,
+    "trajectory_msgs/msg/JointTrajectory": JointTrajectory,
+}
+_BATCH = 5  # physics steps between two looks at the clock
+
+
+class SimNode(Node):  # type: ignore[misc]
+    """Physics in one thread, rendering in another, subscriptions in the ROS executor."""
+
+    def __init__(self) -> None:
+        super().__init__("sim")
+        defaults: dict[str, Any] = {
+            "robot": "agibot_g1", "seed": 0, "gl": "osmesa", "state_rate": 100.0,
+            "camera_rate": 15.0, "render_width": 320, "drop_camera": "",
+        }  # fmt: skip
+        p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+        self.contract = load_contract(p["robot"])
+        self.plant = Plant(self.contract, int(p["seed"]), str(p["gl"]))
+        self._camera_rate = float(p["camera_rate"])
+        self._width = int(p["render_width"])
+        self._judge: Judge | None = None
+        self._task = ""
+        self._stop = threading.Event()
+        self._factor, self._render_ms = 1.0, Window(30)
+        self._sources = [
+            (s, self.create_publisher(JointState, s.topic, qos_profile_sensor_data))
+            for s in self.contract.sources
+        ]
+        self._images = {
+            c.name: self.create_publisher(Image, c.topic, qos_profile_sensor_data)
+            for c in self.contract.cameras
+        }
+        self._state = self.create_publisher(SimState, "sim/state", 10)
+        self._objects = self.create_publisher(MarkerArray, "sim/objects", 10)
+        reliable = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        for output in self.contract.outputs:
+            cls = _COMMANDS.get(output.type, JointState)
+            self.create_subscription(cls, output.topic, self._handler(output), reliable)
+        self.create_subscription(String, "instruction", self._on_instruction, 10)
+        self.create_timer(1.0 / float(p["state_rate"]), self._publish_joints)
+        self.create_timer(0.1, self._publish_state)
+        self._threads = [
+            threading.Thread(target=f, daemon=True) for f in (self._physics, self._render)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # ---- hardware side -------------------------------------------------------------------------
+
+    def _handler(self, output: Output) -> Any:
+        def apply(message: Any) -> None:
+            names = list(output.joints)
+            if isinstance(message, JointTrajectory):
+                names, values = list(message.joint_names), message.points[-1].positions
+            elif isinstance(message, JointState):
+                names, values = list(message.name) or names, message.position
+            else:
+                values = message.data
+            known = self.contract.joints
+            if len(values) != len(names) or any(n not in known for n in names):
+                self.get_logger().error(
+                    f"{output.topic}: expected {len(output.joints)} values for "
+                    f"{', '.join(output.joints)}; command ignored",
+                    throttle_duration_sec=2.0,
+                )
+                return
+            targets = {
+                n: (float(v) - output.offset) / output.scale
+                for n, v in zip(names, values, strict=True)
+            }
+            self.plant.set_targets(targets)
+
+        return apply
+
+    def _publish_joints(self) -> None:
+        positions = self.plant.positions()
+        stamp = self.get_clock().now().to_msg()
+        for source, publisher in self._sources:
+            publisher.publish(self._joint_state(source, positions, stamp))
+
+    def _joint_state(self, source: StateSource, positions: dict[str, float], stamp: Any) -> Any:
+        raw = [(positions[j] - source.offset) / source.scale for j in source.joints]
+        msg = JointState(name=list(source.joints), position=array("d", raw))
+        msg.header.stamp = stamp
+        return msg
+
+    # ---- threads -------------------------------------------------------------------------------
+
+    def _physics(self) -> None:
+        """Keep simulated time at wall time; time lost to a busy machine is not caught up."""
+        period = _BATCH * TIMESTEP
+        deadline = start = time.monotonic()
+        begun = self.plant.time
+        while not self._stop.is_set():
+            self.plant.step(_BATCH)
+            deadline += period
+            now = time.monotonic()
+            if deadline > now:
+                time.sleep(deadline - now)
+            elif now - deadline > 0.1:
+                deadline = now
+            if now - start >= 1.0:
+                self._factor = (self.plant.time - begun) / (now - start)
+                start, begun = now, self.plant.time
+
+    def _render(self) -> None:
+        views = Views(self.plant, self._width)  # made in the thread that draws: EGL insists
+        period = 1.0 / self._camera_rate
+        deadline = time.monotonic()
+        while not self._stop.is_set():
+            begin = time.perf_counter()
+            stamp = self.get_clock().now().to_msg()
+            dropped = self.get_parameter("drop_camera").value
+            for camera in self.contract.cameras:
+                if camera.name != dropped:
+                    picture = views.render(camera.name)
+                    self._images[camera.name].publish(image_msg(picture, stamp, camera.name))
+            self._render_ms.add((time.perf_counter() - begin) * 1e3)
+            deadline = max(deadline + period, time.monotonic() - period)
+            self._stop.wait(max(0.0, deadline - time.monotonic()))
+        views.close()
+
+    # ---- what only a simulation can know -------------------------------------------------------
+
+    def _on_instruction(self, message: Any) -> None:
+        text = message.data.strip()
+        try:
+            task = parse_instruction(text, self.contract) if text else None
+        except InstructionError as err:
+            self.get_logger().warning(str(err))
+            task = None
+        self._task = text if task else ""
+        self._judge = Judge(task) if task else None
+
+    def _publish_state(self) -> None:
+        objects = self.plant.objects()
+        stamp = self.get_clock().now().to_msg()
+        msg = SimState(real_time_factor=self._factor, task=self._task, distance=float("nan"))
+        msg.header.stamp = stamp
+        msg.render_ms = self._render_ms.percentiles(50)[0]
+        judge = self._judge
+        if judge is not None:
+            judge.update(
+                self.plant.time, self.plant.tip(judge.task.group), objects[judge.task.object]
+            )
+            msg.success, msg.distance = judge.success, judge.distance
+            msg.progress = judge.progress
+        self._state.publish(msg)
+        markers = []
+        for name, position in objects.items():
+            marker = Marker(ns=name, type=Marker.CUBE)
+            marker.header.stamp, marker.header.frame_id = stamp, self.contract.root_link
+            point = marker.pose.position
+            point.x, point.y, point.z = map(float, position)
+            marker.scale.x = marker.scale.y = marker.scale.z = 2.0 * BLOCK_HALF
+            colour = COLOURS.get(name, (0.9, 0.9, 0.9, 1.0))
+            marker.color.r, marker.color.g, marker.color.b, marker.color.a = colour
+            markers.append(marker)
+        self._objects.publish(MarkerArray(markers=markers))
+
+    def shut_down(self) -> None:
+        """End both threads."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=2.0)
+
+
+def main() -> int:
+    """Run until interrupted; 2 when the robot cannot be simulated."""
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = SimNode()
+    except (ContractError, KeyError) as err:
+        print(f"sim: {err}", file=sys.stderr)
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.05)
+    node.shut_down()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
