@@ -1,0 +1,86 @@
+"""Fixtures for tests that start real nodes: a DDS domain of their own and processes that go away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _free_domain() -> int:
+    """Return a domain whose first multicast discovery port nobody on this machine has bound."""
+    start = os.getpid() % 60
+    for step in range(60):
+        domain = 20 + (start + step) % 60
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain))
+            except OSError:
+                continue
+        return domain
+    raise RuntimeError("no free ROS domain between 20 and 79: stop the ROS processes that run here")
+
+
+@pytest.fixture
+def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A free ROS domain, set in the environment so that children of the test inherit it."""
+    domain = _free_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    return domain
+
+
+@pytest.fixture
+def node_process(domain_id: int) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Return ``start(module, *ros_args)``; every process it starts ends with the test.
+
+    Standard error goes into standard output, a file whose path is the process's ``log`` attribute.
+    """
+    started: list[subprocess.Popen[str]] = []
+    folder = tempfile.TemporaryDirectory(prefix="wam_ros_test_")
+
+    def start(module: str, *ros_args: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", module]
+        if ros_args:
+            command += ["--ros-args", *ros_args]
+        log = Path(folder.name) / f"{len(started)}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        process.log = log  # type: ignore[attr-defined]
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        _stop(process)
+    folder.cleanup()
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ask the process group to end, then insist, so that no grandchild outlives the test."""
+    for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sent)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
