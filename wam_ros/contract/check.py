@@ -69,6 +69,9 @@ def rules(c: Contract) -> Iterator[str]:
     slots = [cam.slot for cam in c.cameras]
     for slot in sorted({s for s in slots if slots.count(s) > 1}):
         yield f"cameras: slot '{slot}' is used by two cameras; each view needs its own"
+    names = [x.name for x in c.inputs]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        yield f"cameras, sources: '{name}' names two of them; rename one"
     if "{instruction}" not in c.prompt:
         yield "prompt: must contain {instruction}, the place of the language command"
 

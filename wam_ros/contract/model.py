@@ -209,6 +209,11 @@ class Contract:
         raise KeyError(f"{self.robot} has no joint '{joint}'")
 
     @property
+    def inputs(self) -> tuple[Camera | StateSource, ...]:
+        """Everything perception listens to: cameras first, then joint-state sources."""
+        return (*self.cameras, *self.sources)
+
+    @property
     def state_names(self) -> tuple[str, ...]:
         """Name of each element of the state vector."""
         return tuple(n for k in self.state for n in k.joints)
