@@ -1,0 +1,1 @@
+"""Observations in, action chunks out: backends, frame buffer, cadence. No ROS."""

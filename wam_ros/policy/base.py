@@ -1,0 +1,66 @@
+"""What a policy backend is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wam_ros.contract.data import ActionChunk, FloatArray, Observation
+from wam_ros.contract.model import Contract
+
+
+class PolicyError(RuntimeError):
+    """A backend cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a backend is shown at a call.
+
+    ``frames`` are observations at the training stride, oldest first; the newest one is the
+    reference for ``t0`` and the state. ``objects`` are true object centres in the root frame (m),
+    known in simulation only and used by the scripted teacher only. ``executed_rows`` counts the
+    rows of the last chunk that were carried out.
+    """
+
+    frames: tuple[Observation, ...]
+    objects: dict[str, FloatArray] = field(default_factory=dict)
+    executed_rows: float = 0.0
+    cadence: str = "sync"
+
+    @property
+    def newest(self) -> Observation:
+        """The observation the chunk will be stamped with."""
+        return self.frames[-1]
+
+
+class Policy(Protocol):
+    """A backend. Every call runs in one worker thread, never in the ROS executor.
+
+    Attributes
+    ----------
+    name, model, precision
+        For `policy_state`.
+    needs_objects
+        Whether the simulation's true object poses are wanted (the teacher).
+    """
+
+    name: str
+    model: str
+    precision: str
+    needs_objects: bool
+
+    def configure(self, contract: Contract) -> None:
+        """Load what is needed; raises PolicyError when contract and model do not fit."""
+
+    def warm_up(self) -> None:
+        """Run once on made-up input so that the first real call is not the slowest."""
+
+    def reset(self, instruction: str) -> None:
+        """Start over for a new instruction; raises ValueError when it is not understood."""
+
+    def infer(self, window: Window) -> ActionChunk:
+        """Return a chunk; sequence, instruction, cadence and timing are filled in by the caller."""
+
+    def close(self) -> None:
+        """Free what was loaded."""

@@ -1,0 +1,196 @@
+"""The teacher: inverse kinematics on the simulation's true object poses. It sees nothing.
+
+It plans a minimum-jerk joint path from the observed state over a point above the block down onto
+it, and hands out chunks cut from that plan, so that replanning does not change the motion.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wam_ros.contract.data import ActionChunk, FloatArray
+from wam_ros.contract.kinematics import Kinematics
+from wam_ros.contract.model import Contract
+from wam_ros.policy.base import PolicyError, Window
+from wam_ros.resources import share
+from wam_ros.sim.tasks import TouchTask, parse_instruction
+from wam_ros.sim.urdf import expand
+
+HOVER = 0.10
+"""Height above the block (m) from which it is approached."""
+TOUCH = 0.012
+"""Height of the tool centre above the block's centre (m) at the end: inside its upper half."""
+SPEED_SHARE = 0.4
+"""Share of each joint's speed limit that the plan may use."""
+
+
+def minimum_jerk(s: FloatArray | float) -> FloatArray:
+    """Position share 0..1 at time share ``s``: 10 s^3 - 15 s^4 + 6 s^5 (Flash and Hogan 1985)."""
+    s = np.clip(np.asarray(s, dtype=np.float64), 0.0, 1.0)
+    return np.asarray(s**3 * (10.0 - 15.0 * s + 6.0 * s**2))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Joint waypoints ``(K, D)`` of one arm and the time each is reached."""
+
+    joints: tuple[str, ...]
+    times: FloatArray
+    points: FloatArray
+    target: FloatArray
+
+    def at(self, t: float) -> FloatArray:
+        """Joint positions ``(D,)`` at time ``t``; each leg is minimum-jerk."""
+        i = int(np.clip(np.searchsorted(self.times, t, side="right") - 1, 0, len(self.times) - 2))
+        span = self.times[i + 1] - self.times[i]
+        s = minimum_jerk((t - self.times[i]) / span)
+        return np.asarray(self.points[i] + s * (self.points[i + 1] - self.points[i]))
+
+
+class ScriptedPolicy:
+    """Touch tasks by inverse kinematics.
+
+    ``latency`` seconds pass in every call, as they would in a model.
+    """
+
+    name = "scripted"
+    model = "touch teacher (true poses, no vision)"
+    precision = ""
+    needs_objects = True
+
+    def __init__(self, latency: float = 0.1) -> None:
+        if latency < 0:
+            raise ValueError(f"latency {latency} s must not be negative")
+        self._latency = latency
+        self._plan: Plan | None = None
+        self._task: TouchTask | None = None
+
+    def configure(self, contract: Contract) -> None:
+        """Build the kinematics from the contract's URDF."""
+        path = Path(contract.urdf)
+        self._contract = contract
+        self._kinematics = Kinematics(expand(path if path.is_absolute() else share() / path))
+
+    def warm_up(self) -> None:
+        """Solve one throw-away problem."""
+        home = {n: j.home for n, j in self._contract.joints.items()}
+        arm = next(g for g in self._contract.groups if g.role == "arm")
+        self._tip(home, arm.tip_link or "")
+
+    def reset(self, instruction: str) -> None:
+        """Understand the instruction; raises InstructionError (a ValueError) when it is not."""
+        self._task = parse_instruction(instruction, self._contract)
+        self._plan = None
+
+    def infer(self, window: Window) -> ActionChunk:
+        """Cut the next chunk out of the plan, planning first when there is none."""
+        started = time.monotonic()
+        task = self._task
+        if task is None:
+            raise PolicyError("no instruction was given; call reset first")
+        if task.object not in window.objects:
+            raise PolicyError(f"the simulation has not said where '{task.object}' is")
+        newest = window.newest
+        state = dict(zip(self._contract.state_names, newest.state, strict=True))
+        target = window.objects[task.object]
+        moved = self._plan is not None and np.linalg.norm(self._plan.target - target) > 0.01
+        if self._plan is None or moved:
+            self._plan = self._make_plan(task, state, target, newest.t0)
+        elif window.cadence == "sync":
+            # In sync the model's clock is the executed row: time spent holding does not count.
+            self._plan = self._rejoin(self._plan, state, newest.t0)
+        chunk = self._cut(self._plan, state, newest.t0, newest.state)
+        time.sleep(max(0.0, self._latency - (time.monotonic() - started)))
+        return chunk
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    # ---- planning ------------------------------------------------------------------------------
+
+    def _urdf(self, state: dict[str, float]) -> dict[str, float]:
+        joints = self._contract.joints
+        return {u: s * v + o for n, v in state.items() for u, s, o in joints[n].urdf}
+
+    def _tip(self, state: dict[str, float], link: str) -> FloatArray:
+        return np.asarray(self._kinematics.fk(self._urdf(state), link)[:3, 3])
+
+    def _make_plan(
+        self, task: TouchTask, state: dict[str, float], target: FloatArray, t0: float
+    ) -> Plan:
+        group = self._contract.group(task.group)
+        link = group.tip_link or ""
+        names = tuple(j.name for j in group.joints)
+        start = np.array([state[n] for n in names])
+        q = self._urdf(state)
+        here = self._kinematics.fk(q, link)
+        hover = target + np.array([0.0, 0.0, HOVER])
+        touch = target + np.array([0.0, 0.0, TOUCH])
+        above = self._solve(task, q, hover, here[:3, :3])
+        below = self._solve(task, {**q, **above}, touch, here[:3, :3])
+        order = [j.urdf[0][0] for j in group.joints]
+        points = np.stack(
+            [start, np.array([above[n] for n in order]), np.array([below[n] for n in order])]
+        )
+        speed = SPEED_SHARE * np.array([j.limits.velocity for j in group.joints])
+        # A minimum-jerk leg peaks at 15/8 of its mean speed.
+        legs = np.max(np.abs(np.diff(points, axis=0)) / speed, axis=1) * 15.0 / 8.0
+        # The path leaves the start half a second in, so that the late first rows still hold.
+        times = t0 + np.concatenate([[0.0], np.cumsum(np.maximum(legs, 0.8))])
+        return Plan(names, times, points, target)
+
+    def _solve(
+        self, task: TouchTask, q: dict[str, float], position: FloatArray, rotation: FloatArray
+    ) -> dict[str, float]:
+        group = self._contract.group(task.group)
+        names = [j.urdf[0][0] for j in group.joints]
+        limits = {
+            j.urdf[0][0]: (j.limits.lower + 0.02, j.limits.upper - 0.02) for j in group.joints
+        }
+        # First keep the hand as it is turned now, then let it turn if that is out of reach.
+        for turn in (rotation, None):
+            result = self._kinematics.ik(
+                group.tip_link or "", position, q, names, limits, rotation=turn, restarts=3
+            )
+            if result.position_error < 0.005:
+                return {n: float(result.q[n]) for n in names}
+        raise PolicyError(
+            f"{task.group} cannot reach {task.object} at {np.round(position, 3).tolist()}: "
+            f"{result.position_error:.3f} m short"
+        )
+
+    def _rejoin(self, plan: Plan, state: dict[str, float], t0: float) -> Plan:
+        """Shift the plan in time so that it continues from where the arm is."""
+        here = np.array([state[n] for n in plan.joints])
+        grid = np.linspace(plan.times[0], plan.times[-1], 400)
+        gaps = [float(np.max(np.abs(plan.at(t) - here))) for t in grid]
+        shift = t0 - float(grid[int(np.argmin(gaps))])
+        return Plan(plan.joints, plan.times + shift, plan.points, plan.target)
+
+    def _cut(
+        self, plan: Plan, state: dict[str, float], t0: float, anchor: FloatArray
+    ) -> ActionChunk:
+        c = self._contract
+        home = {n: j.home for n, j in c.joints.items()}
+        period = c.rates.step_period
+        rows = np.tile([home[n] for n in c.action_names], (c.rates.horizon, 1))
+        columns = [c.action_names.index(n) for n in plan.joints]
+        for i in range(c.rates.horizon):
+            rows[i, columns] = plan.at(t0 + i * period)
+        moving = c.group_of(plan.joints[0]).name
+        for group in c.groups:  # the other arm stays where it is
+            if group.role == "arm" and group.name != moving:
+                for joint in group.joints:
+                    rows[:, c.action_names.index(joint.name)] = state[joint.name]
+        return ActionChunk(
+            t0=t0,
+            step_period=period,
+            actions=rows,
+            names=c.action_names,
+            kinds=c.action_kinds,
+            anchor_state=anchor.copy(),
+        )
