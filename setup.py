@@ -41,7 +41,7 @@ def ros_prefixes() -> list[str]:
         found = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     if not found:
         raise SystemExit(
-            "wam_ros: ROS's build packages were not found. Use `pip install .` (with build isolation), "
+            "wam_ros: ROS's build packages were not found. Use `pip install .` (with isolation), "
             "install the build-system requirements of pyproject.toml, or source a ROS installation."
         )
     return found

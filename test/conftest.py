@@ -1,4 +1,4 @@
-"""Fixtures for tests that start real nodes: a DDS domain of their own and processes that go away."""
+"""Fixtures for tests that start real nodes: a DDS domain per test, processes that go away."""
 
 from __future__ import annotations
 
