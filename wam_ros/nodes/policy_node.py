@@ -1,0 +1,302 @@
+"""Host a policy backend: own the instruction, keep the cadence, publish chunks.
+
+Loading and inference run in worker threads; the ROS executor only moves messages.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
+
+from wam_ros.contract import ContractError, load_contract
+from wam_ros.contract.data import ActionChunk
+from wam_ros.msg import ActionChunk as ActionChunkMsg
+from wam_ros.msg import ExecutorState, PolicyState
+from wam_ros.msg import Observation as ObservationMsg
+from wam_ros.nodes.convert import (
+    chunk_to_msg,
+    chunk_to_trajectory,
+    observation_from_msg,
+    to_stamp,
+)
+from wam_ros.nodes.diagnostics import status
+from wam_ros.policy.base import Policy, PolicyError, Window
+from wam_ros.policy.cadence import Latency, Scheduler
+from wam_ros.policy.frames import FrameBuffer
+from wam_ros.policy.registry import make
+
+UNCONFIGURED, LOADING, WARMING, READY, RUNNING, ERROR = range(6)
+STATE_NAMES = ("unconfigured", "loading", "warming", "ready", "running", "error")
+LATCHED = QoSProfile(
+    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+)
+RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+_MAX_OBSERVATION_AGE = 0.5
+_FRAMES = 4  # observed frames offered per call, as DreamZero's client sends
+
+
+class PolicyNode(LifecycleNode):  # type: ignore[misc]
+    """Lifecycle node; with ``autostart`` it configures and activates itself."""
+
+    def __init__(self) -> None:
+        super().__init__("policy")
+        defaults: dict[str, Any] = {
+            "robot": "agibot_g1", "policy": "scripted", "cadence": "async", "latency": 0.1,
+            "period": 1.0 / 7.0, "replay_file": "", "autostart": True,
+        }  # fmt: skip
+        self._p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+        self.contract = load_contract(str(self._p["robot"]))
+        rates = self.contract.rates
+        self._scheduler = Scheduler(
+            str(self._p["cadence"]), rates.horizon * rates.step_period, float(self._p["period"])
+        )
+        self._frames = FrameBuffer(rates.step_period * rates.video_stride)
+        self._backend: Policy | None = None
+        self._latency = Latency()
+        self._phase, self._reason = UNCONFIGURED, ""
+        self._instruction, self._fresh = "", False
+        self._understood = False
+        self._objects: dict[str, Any] = {}
+        self._resting, self._rows = True, 0.0
+        self._sequence, self._sent = 0, [0.0]
+        self._worker: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._active = False
+        self._interfaces()
+        if self._p["autostart"]:
+            self._start_timer = self.create_timer(0.1, self._autostart)
+
+    def _interfaces(self) -> None:
+        self._state_out = self.create_publisher(PolicyState, "policy_state", LATCHED)
+        self._chunk_out = self.create_publisher(ActionChunkMsg, "action_chunk", RELIABLE)
+        self._trajectory_out = self.create_publisher(
+            JointTrajectory, "action_chunk/joint_trajectory", RELIABLE
+        )
+        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_subscription(String, "instruction", self._on_instruction, 10)
+        self.create_subscription(
+            ObservationMsg, "observation", self._on_observation, qos_profile_sensor_data
+        )
+        self.create_subscription(ExecutorState, "executor_state", self._on_executor, LATCHED)
+        self.create_subscription(MarkerArray, "sim/objects", self._on_objects, 10)
+        self.create_timer(0.01, self._tick)
+        self.create_timer(0.5, self._publish_state)
+        self.create_timer(1.0, self._diagnose)
+
+    # ---- lifecycle -----------------------------------------------------------------------------
+
+    def _autostart(self) -> None:
+        self.destroy_timer(self._start_timer)
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start loading in a worker; success means that loading began."""
+        self._set(LOADING, "")
+        threading.Thread(target=self._load, daemon=True).start()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Allow chunks; they begin when the backend is ready and an instruction is there."""
+        self._active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop publishing chunks; the executor comes to a hold by itself."""
+        self._active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let the backend go."""
+        if self._backend is not None:
+            self._backend.close()
+        self._backend = None
+        self._set(UNCONFIGURED, "")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _load(self) -> None:
+        try:
+            backend = make(str(self._p["policy"]), self._p)
+            backend.configure(self.contract)
+            self._set(WARMING, "")
+            backend.warm_up()
+        except Exception as err:  # whatever a backend raises must end as a readable state
+            self._set(ERROR, f"{type(err).__name__}: {err}")
+            self.get_logger().error(f"policy '{self._p['policy']}' did not load: {err}")
+            return
+        self._backend = backend
+        self._set(READY, "")
+
+    def _set(self, phase: int, reason: str) -> None:
+        self._phase, self._reason = phase, reason
+        self._publish_state()
+
+    # ---- inputs --------------------------------------------------------------------------------
+
+    def _on_instruction(self, message: Any) -> None:
+        text = message.data.strip()
+        if text == self._instruction and self._understood:
+            return
+        self._instruction, self._fresh, self._understood = text, True, bool(text)
+        self._scheduler.reset()
+        self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
+        if self._phase == RUNNING:
+            self._set(READY, "")
+
+    def _on_observation(self, message: Any) -> None:
+        self._frames.push(observation_from_msg(message))
+
+    def _on_executor(self, message: Any) -> None:
+        self._resting = message.mode_name in ("holding", "disarmed")
+        self._rows = float(message.row_progress)
+
+    def _on_objects(self, message: Any) -> None:
+        if self._backend is not None and self._backend.needs_objects:
+            for m in message.markers:
+                p = m.pose.position
+                self._objects[m.ns] = np.array([p.x, p.y, p.z])
+
+    # ---- calls ---------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    def _tick(self) -> None:
+        if not (self._active and self._phase in (READY, RUNNING) and self._understood):
+            return
+        busy = self._worker is not None and self._worker.is_alive()
+        newest = self._frames.newest
+        now = self._now()
+        if busy or newest is None or now - newest.t0 > _MAX_OBSERVATION_AGE:
+            return
+        decision = self._scheduler.decide(now, self._latency.percentile(95), self._resting)
+        if not decision.call:
+            return
+        self._reason = decision.reason
+        self._scheduler.called(now)
+        window = Window(
+            self._frames.pick(_FRAMES), dict(self._objects), self._rows, decision.cadence
+        )
+        self._worker = threading.Thread(
+            target=self._call, args=(window, self._instruction, self._fresh), daemon=True
+        )
+        self._fresh = False
+        self._worker.start()
+
+    def _call(self, window: Window, instruction: str, fresh: bool) -> None:
+        backend = self._backend
+        assert backend is not None
+        begin = self._now()
+        try:
+            if fresh:
+                backend.reset(instruction)
+            chunk = backend.infer(window)
+        except ValueError as err:  # an instruction nobody understands is the speaker's mistake
+            self._understood = False
+            self.get_logger().warning(str(err))
+            self._set(READY, str(err))
+            return
+        except PolicyError as err:
+            self._fresh = True
+            self.get_logger().error(str(err), throttle_duration_sec=2.0)
+            self._reason = str(err)
+            return
+        except Exception as err:  # a crash of the backend must not take the node along
+            self.get_logger().error(f"backend failed: {type(err).__name__}: {err}")
+            self._set(ERROR, f"{type(err).__name__}: {err}")
+            return
+        end = self._now()
+        if instruction != self._instruction:
+            return  # the instruction changed meanwhile: this chunk answers the old one
+        self._latency.add(end - begin)
+        self._publish_chunk(
+            replace(
+                chunk,
+                sequence=self._sequence + 1,
+                inference_start=begin,
+                inference_end=end,
+                instruction=instruction,
+                cadence=window.cadence,
+                context_flags=chunk.context_flags | (2 if fresh else 0),
+            )
+        )
+
+    def _publish_chunk(self, chunk: ActionChunk) -> None:
+        self._sequence = chunk.sequence
+        self._sent = [*self._sent[-10:], self._now()]
+        self._scheduler.delivered(chunk.t_end)
+        self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
+        self._trajectory_out.publish(chunk_to_trajectory(chunk))
+        if self._phase != RUNNING:
+            self._set(RUNNING, self._reason)
+
+    # ---- telemetry -----------------------------------------------------------------------------
+
+    def _publish_state(self) -> None:
+        with self._lock:
+            backend = self._backend
+            span = self._sent[-1] - self._sent[0] if self._sent[0] else 0.0
+            msg = PolicyState(
+                state=self._phase,
+                state_name=STATE_NAMES[self._phase],
+                reason=self._reason,
+                backend=str(self._p["policy"]),
+                model=backend.model if backend else "",
+                precision=backend.precision if backend else "",
+                cadence=self._scheduler.in_force(self._latency.percentile(95))[0],
+                requested_cadence=self._scheduler.requested,
+                instruction=self._instruction,
+                chunks=self._sequence,
+                chunk_rate=(len(self._sent) - 1) / span if span > 0 else 0.0,
+                latency_p50=self._latency.percentile(50),
+                latency_p95=self._latency.percentile(95),
+            )
+            msg.header.stamp = to_stamp(self._now())
+            self._state_out.publish(msg)
+
+    def _diagnose(self) -> None:
+        level = 2 if self._phase == ERROR else int(self._phase < READY or bool(self._reason))
+        text = STATE_NAMES[self._phase] + (f": {self._reason}" if self._reason else "")
+        values = {
+            "latency p50 (ms)": f"{self._latency.percentile(50) * 1e3:.0f}",
+            "latency p95 (ms)": f"{self._latency.percentile(95) * 1e3:.0f}",
+            "chunks": str(self._sequence),
+        }
+        self._diagnostics_out.publish(status(self, "policy", level, text, values))
+
+
+def main() -> int:
+    """Run until interrupted; 2 when the parameters cannot be used."""
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = PolicyNode()
+    except (ContractError, ValueError) as err:
+        print(f"policy: {err}", file=sys.stderr)
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.05)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
