@@ -87,6 +87,7 @@ class Executor:
         self._measured_at = np.full(len(self.names), -np.inf)
         self._path: Path | None = None
         self._chunk: ActionChunk | None = None
+        self._start = 0.0
         self._fresh_chunk = False
         self.mode = Mode.DISARMED
         self.reason = "not armed yet"
@@ -127,8 +128,11 @@ class Executor:
         s = self.settings
         if not -s.chunk_age <= now - chunk.t0 <= s.chunk_age:
             return f"it is {now - chunk.t0:.2f} s old, more than {s.chunk_age} s"
+        # In sync the arm held still while the policy thought, so the rows start on arrival and
+        # none is lost; otherwise each row is due at its stamp.
+        start = now if chunk.cadence == "sync" else chunk.t0
         steps = np.arange(chunk.horizon, dtype=np.float64)
-        times: FloatArray = np.asarray(chunk.t0 + steps * chunk.step_period)
+        times: FloatArray = np.asarray(start + steps * chunk.step_period)
         if times[-1] <= now + chunk.step_period:
             return f"all {chunk.horizon} rows lie in the past"
         columns = [chunk.names.index(n) for n in self.names]
@@ -144,6 +148,7 @@ class Executor:
                 f"more than {s.reanchor_cap}"
             )
         self._path, self._chunk, self._fresh_chunk = path, chunk, True
+        self._start = start
         self.mode, self.reason = Mode.TRACKING, ""
         return ""
 
@@ -272,6 +277,7 @@ class Executor:
         """Sequence of the chunk under way, rows of it consumed, seconds of rows left."""
         if self._chunk is None:
             return 0, 0.0, 0.0
-        row = (now - self._chunk.t0) / self._chunk.step_period
+        row = (now - self._start) / self._chunk.step_period
         row = float(np.clip(row, 0.0, self._chunk.horizon))
-        return self._chunk.sequence, row, max(0.0, self._chunk.t_end - now)
+        duration = (self._chunk.horizon - 1) * self._chunk.step_period
+        return self._chunk.sequence, row, max(0.0, self._start + duration - now)

@@ -282,6 +282,8 @@ class ExecutorNode(Node):  # type: ignore[misc]
 
 def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
+    # The control thread must not wait the default 5 ms for a subscription callback to yield.
+    sys.setswitchinterval(0.0002)
     # The default handler would end the context before the arm has come to rest.
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     stop = threading.Event()

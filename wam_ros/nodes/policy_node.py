@@ -237,7 +237,9 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _publish_chunk(self, chunk: ActionChunk) -> None:
         self._sequence = chunk.sequence
         self._sent = [*self._sent[-10:], self._now()]
-        self._scheduler.delivered(chunk.t_end)
+        # In sync the executor starts the rows on arrival; see Executor.
+        late = self._now() - chunk.t0 if chunk.cadence == "sync" else 0.0
+        self._scheduler.delivered(chunk.t_end + late)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
         self._trajectory_out.publish(chunk_to_trajectory(chunk))
         if self._phase != RUNNING:

@@ -48,7 +48,7 @@ class SimNode(Node):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__("sim")
         defaults: dict[str, Any] = {
-            "robot": "agibot_g1", "seed": 0, "gl": "osmesa", "state_rate": 100.0,
+            "robot": "agibot_g1", "seed": 0, "gl": "osmesa", "state_rate": 50.0,
             "camera_rate": 15.0, "render_width": 320, "drop_camera": "",
         }  # fmt: skip
         p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}

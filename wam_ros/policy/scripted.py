@@ -99,7 +99,10 @@ class ScriptedPolicy:
         target = window.objects[task.object]
         moved = self._plan is not None and np.linalg.norm(self._plan.target - target) > 0.01
         if self._plan is None or moved:
-            self._plan = self._make_plan(task, state, target, newest.t0)
+            plan = self._make_plan(task, state, target, newest.t0)
+            # Rows that will be over before this chunk arrives hold still.
+            lost = 0.0 if window.cadence == "sync" else time.monotonic() - started + self._latency
+            self._plan = Plan(plan.joints, plan.times + lost, plan.points, plan.target)
         elif window.cadence == "sync":
             # In sync the model's clock is the executed row: time spent holding does not count.
             self._plan = self._rejoin(self._plan, state, newest.t0)
@@ -139,7 +142,6 @@ class ScriptedPolicy:
         speed = SPEED_SHARE * np.array([j.limits.velocity for j in group.joints])
         # A minimum-jerk leg peaks at 15/8 of its mean speed.
         legs = np.max(np.abs(np.diff(points, axis=0)) / speed, axis=1) * 15.0 / 8.0
-        # The path leaves the start half a second in, so that the late first rows still hold.
         times = t0 + np.concatenate([[0.0], np.cumsum(np.maximum(legs, 0.8))])
         return Plan(names, times, points, target)
 

@@ -1,0 +1,145 @@
+"""What makes up a running robot: the one description behind `ros2 launch` and `wam launch`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from wam_ros import dds
+from wam_ros.contract import Contract, load_contract
+from wam_ros.contract.data import CADENCES
+from wam_ros.policy.registry import BACKENDS
+
+
+class BringupError(ValueError):
+    """Arguments that cannot be launched; names the argument and the fix."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One launch argument; every value is text, as launch has it."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+_BOOL = ("true", "false")
+ARGUMENTS = (
+    Argument("sim", "true", "simulate the robot in MuJoCo instead of talking to hardware", _BOOL),
+    Argument("policy", "scripted", "policy backend", BACKENDS),
+    Argument("cadence", "async", "when the policy is asked for the next chunk", CADENCES),
+    Argument("latency", "0.1", "seconds the scripted policy takes per chunk, as a model would"),
+    Argument("period", "0.143", "seconds between calls in the sliding cadence"),
+    Argument("replay_file", "", "recording for policy:=replay (.npz)"),
+    Argument("armed", "true", "arm at start; honoured in simulation only", _BOOL),
+    Argument("namespace", "wam", "namespace of all topics and services of this package"),
+    Argument(
+        "record", "false", "record episodes (the recorder is not part of this version)", _BOOL
+    ),
+    Argument("use_sim_time", "false", "follow /clock instead of the system clock", _BOOL),
+    Argument("seed", "0", "placement of the objects in simulation"),
+    Argument("gl", "osmesa", "how the simulation renders without a display", ("osmesa", "egl")),
+    Argument("rt_priority", "0", "SCHED_FIFO priority of the executor; 0 leaves it ordinary"),
+)
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process: ``python -m wam_ros.nodes.<name>_node`` or ``lib/wam_ros/<name>_node``."""
+
+    name: str
+    namespace: str
+    parameters: dict[str, Any]
+    environment: dict[str, str] = field(default_factory=dict)
+    respawn_delay: float = 1.0
+
+    @property
+    def executable(self) -> str:
+        """Name under ``lib/wam_ros``."""
+        return f"{self.name}_node"
+
+    @property
+    def module(self) -> str:
+        """Module to run with ``python -m``."""
+        return f"wam_ros.nodes.{self.name}_node"
+
+
+def resolve(given: dict[str, str]) -> dict[str, str]:
+    """Fill in defaults and check names and choices.
+
+    Raises
+    ------
+    BringupError
+        Unknown argument, or a value that is not one of its choices.
+    """
+    known = {a.name: a for a in ARGUMENTS}
+    for name, value in given.items():
+        if name not in known:
+            raise BringupError(f"unknown argument '{name}'; there are {', '.join(known)}")
+        choices = known[name].choices
+        if choices and value not in choices:
+            raise BringupError(f"{name}:={value} is not one of {', '.join(choices)}")
+    values = {a.name: given.get(a.name, a.default) for a in ARGUMENTS}
+    if values["record"] == "true":
+        raise BringupError("record:=true: there is no recorder yet; use `ros2 bag record -s mcap`")
+    if values["policy"] == "replay" and not values["replay_file"]:
+        raise BringupError("policy:=replay needs replay_file:=FILE.npz")
+    if values["policy"] == "scripted" and values["sim"] == "false":
+        raise BringupError(
+            "policy:=scripted needs the simulation's true object poses; on hardware choose replay"
+        )
+    for name, kind in (("latency", float), ("period", float), ("seed", int), ("rt_priority", int)):
+        try:
+            kind(values[name])
+        except ValueError as err:
+            raise BringupError(f"{name}:={values[name]} is not a number") from err
+    return values
+
+
+def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSpec]:
+    """Processes of ``robot`` (a shipped name or a contract file), in start order.
+
+    Raises
+    ------
+    BringupError, ContractError
+        Arguments or contract that cannot be used.
+    """
+    load_contract(robot)
+    v = resolve(given or {})
+    sim = v["sim"] == "true"
+    shared = {"robot": robot, "use_sim_time": v["use_sim_time"] == "true"}
+    images = {dds.VARIABLE: dds.profile_path()}
+    executor = {
+        **shared,
+        "sim": sim,
+        "armed": sim and v["armed"] == "true",
+        "rt_priority": int(v["rt_priority"]),
+    }
+    policy = {
+        **shared,
+        "policy": v["policy"],
+        "cadence": v["cadence"],
+        "latency": float(v["latency"]),
+        "period": float(v["period"]),
+        "replay_file": v["replay_file"],
+    }
+    specs = [
+        ProcessSpec("executor", v["namespace"], executor),
+        ProcessSpec("perception", v["namespace"], {**shared, "sim": sim}, images),
+        ProcessSpec("policy", v["namespace"], policy),
+    ]
+    if sim:
+        plant = {"robot": robot, "seed": int(v["seed"]), "gl": v["gl"]}
+        gl = {"MUJOCO_GL": v["gl"]}
+        specs.insert(0, ProcessSpec("sim", v["namespace"], plant, {**images, **gl}))
+    return specs
+
+
+def unknowns(contract: Contract) -> list[str]:
+    """What is not known about a robot and therefore not used on hardware, a line each."""
+    lines = [f"output '{o.name}' on {o.topic}" for o in contract.outputs if o.status == "unknown"]
+    lines += [f"mount of camera '{c.name}'" for c in contract.cameras if c.pose_status == "unknown"]
+    lines += [f"source '{s.name}' on {s.topic}" for s in contract.inputs if s.status == "unknown"]
+    return lines
