@@ -71,7 +71,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._understood = False
         self._objects: dict[str, Any] = {}
         self._resting, self._rows = True, 0.0
-        self._sequence, self._sent = 0, [0.0]
+        self._sequence = 0
+        self._sent: list[float] = []
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
         self._active = False
@@ -250,7 +251,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _publish_state(self) -> None:
         with self._lock:
             backend = self._backend
-            span = self._sent[-1] - self._sent[0] if self._sent[0] else 0.0
+            span = self._sent[-1] - self._sent[0] if len(self._sent) > 1 else 0.0
             msg = PolicyState(
                 state=self._phase,
                 state_name=STATE_NAMES[self._phase],

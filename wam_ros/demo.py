@@ -1,0 +1,209 @@
+"""`wam demo`: launch the simulated graph, say one sentence, and report what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wam_ros.bringup import processes
+from wam_ros.supervisor import ChildFailed, Supervisor
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What to run; times in seconds."""
+
+    robot: str = "agibot_g1"
+    instruction: str = "touch the red block with the left hand"
+    policy: str = "scripted"
+    cadence: str = "async"
+    latency: float = 0.1
+    seed: int = 0
+    deadline: float = 60.0
+    out: Path = Path("demo_out")
+    gl: str = "osmesa"
+
+
+@dataclass
+class Trace:
+    """What was seen while running."""
+
+    times: list[float] = field(default_factory=list)
+    reference: list[np.ndarray] = field(default_factory=list)
+    measured: list[np.ndarray] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    frames: list[tuple[float, dict[str, np.ndarray]]] = field(default_factory=list)
+
+
+def run(options: DemoOptions, say: Any = print) -> dict[str, Any]:
+    """Run the demo; returns the summary that is also written to ``out/summary.json``.
+
+    Raises
+    ------
+    BringupError, ContractError
+        The options cannot be launched.
+    RuntimeError
+        The graph did not come up; the message names the log.
+    """
+    from wam_ros.demo_report import write_report
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    log = options.out / "graph.log"
+    log.unlink(missing_ok=True)
+    # A domain of its own, so that a demo never meets another graph on this network.
+    os.environ["ROS_DOMAIN_ID"] = str(os.environ.get("WAM_DEMO_DOMAIN", 80 + os.getpid() % 20))
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    given = {
+        "policy": options.policy,
+        "cadence": options.cadence,
+        "latency": str(options.latency),
+        "seed": str(options.seed),
+        "gl": options.gl,
+    }
+    specs = processes(options.robot, given)
+    say(f"starting {', '.join(s.name for s in specs)} (log: {log})")
+    supervisor = Supervisor(specs, log=log, say=say)
+    try:
+        summary, trace = _watch(options, supervisor, say)
+    except ChildFailed as err:
+        raise RuntimeError(f"{err}:\n{_tail(log)}") from err
+    finally:
+        supervisor.stop()
+    summary["restarts"] = supervisor.restarts
+    write_report(options.out, summary, trace)
+    return summary
+
+
+def _watch(options: DemoOptions, supervisor: Supervisor, say: Any) -> tuple[dict[str, Any], Trace]:
+    from wam_ros.nodes.client import GraphClient
+
+    client = GraphClient(observations=True)
+    trace = Trace()
+    try:
+        _wait_ready(client, supervisor, say)
+        # Let a few observations pass, so that the first frame of the report is a real one.
+        client.spin(1.0)
+        say(f'saying: "{options.instruction}"')
+        begin = time.monotonic()
+        if not client.say(options.instruction):
+            raise RuntimeError("the policy node did not take the instruction")
+        reached, refused = None, ""
+        next_line = 0.0
+        while time.monotonic() - begin < options.deadline:
+            client.spin(0.05)
+            supervisor.poll()
+            t = time.monotonic() - begin
+            _record(trace, client, t)
+            if client.sim.success:
+                reached = t
+                break
+            if client.policy.state_name == "error" or "cannot understand" in client.policy.reason:
+                refused = client.policy.reason
+                break
+            if t >= next_line:
+                next_line = t + 1.0
+                say(_progress_line(t, client))
+        client.spin(0.5)
+        _record(trace, client, time.monotonic() - begin)
+        return _summary(options, client, reached, refused, time.monotonic() - begin), trace
+    finally:
+        client.close()
+
+
+def _wait_ready(client: Any, supervisor: Supervisor, say: Any) -> None:
+    end = time.monotonic() + 60.0
+    while time.monotonic() < end:
+        client.spin(0.1)
+        supervisor.poll()
+        ready = client.policy is not None and client.policy.state_name in ("ready", "running")
+        armed = client.executor is not None and client.executor.armed
+        if ready and armed and client.sim is not None and client.observation is not None:
+            say("policy ready, executor armed, three views in step")
+            return
+    seen = {n: getattr(client, n) is not None for n in ("policy", "executor", "sim", "observation")}
+    silent = ", ".join(n for n, ok in seen.items() if not ok) or "readiness"
+    raise RuntimeError(f"the graph did not come up in 60 s (waiting for {silent}); see graph.log")
+
+
+def _record(trace: Trace, client: Any, t: float) -> None:
+    from wam_ros.nodes.convert import observation_from_msg
+
+    state, observation = client.executor, client.observation
+    names = tuple(state.joint_names)
+    seen = dict(zip(observation.state_names, observation.state))
+    if trace.times and t - trace.times[-1] < 0.03:
+        return
+    trace.names = names
+    trace.times.append(t)
+    trace.reference.append(np.array(state.reference))
+    trace.measured.append(np.array([seen.get(n, np.nan) for n in names]))
+    if not trace.frames or t - trace.frames[-1][0] > 0.25:
+        trace.frames.append((t, observation_from_msg(observation).views))
+
+
+def _progress_line(t: float, client: Any) -> str:
+    filled = round(20 * float(client.sim.progress))
+    bar = "#" * filled + "." * (20 - filled)
+    return (
+        f"{t:5.1f} s  [{bar}]  {client.sim.distance * 100:5.1f} cm   "
+        f"executor {client.executor.mode_name:9s} policy {client.policy.state_name:8s} "
+        f"{client.policy.chunk_rate:4.1f} chunks/s"
+    )
+
+
+def _summary(
+    options: DemoOptions, client: Any, reached: float | None, refused: str, elapsed: float
+) -> dict[str, Any]:
+    p, e, s = client.policy, client.executor, client.sim
+    return {
+        "robot": options.robot,
+        "instruction": options.instruction,
+        "policy": p.backend,
+        "policy_kind": "scripted, not vision" if p.backend == "scripted" else p.backend,
+        "model": p.model,
+        "seed": options.seed,
+        "success": reached is not None,
+        "time_to_success_s": round(reached, 2) if reached is not None else None,
+        "elapsed_s": round(elapsed, 2),
+        "final_distance_m": round(float(s.distance), 4),
+        "refused": refused,
+        "cadence": p.cadence,
+        "requested_cadence": p.requested_cadence,
+        "cadence_reason": p.reason,
+        "chunks": int(p.chunks),
+        "chunk_rate_hz": round(float(p.chunk_rate), 2),
+        "latency_p50_s": round(float(p.latency_p50), 4),
+        "latency_p95_s": round(float(p.latency_p95), 4),
+        "chunks_accepted": int(e.chunks_accepted),
+        "chunks_rejected": int(e.chunks_rejected),
+        "control_rate_hz": 500,
+        "ticks": int(e.ticks),
+        "missed_ticks": int(e.missed_ticks),
+        "lateness_p50_us": round(float(e.lateness_p50) * 1e6),
+        "lateness_p99_us": round(float(e.lateness_p99) * 1e6),
+        "lateness_max_us": round(float(e.lateness_max) * 1e6),
+        "limiter_ticks": int(e.limiter_ticks),
+        "seam_jump_max_rad": float(f"{e.seam_jump_max:.3g}"),
+        "observation_to_command_p50_s": round(float(e.observation_to_command_p50), 4),
+        "observation_to_command_p95_s": round(float(e.observation_to_command_p95), 4),
+        "real_time_factor": round(float(s.real_time_factor), 3),
+        "render_ms": round(float(s.render_ms), 1),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+    }
+
+
+def _tail(log: Path, lines: int = 8) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON."""
+    Path(path).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,115 @@
+"""`wam doctor`: what is installed, what is missing, and what to type."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wam_ros import dds
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: ``level`` is ok, note or missing; ``fix`` is what to type."""
+
+    what: str
+    level: str
+    detail: str
+    fix: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at this machine; nothing is changed."""
+    version = platform.python_version()
+    supported = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    found = [
+        Finding(
+            "Python",
+            "ok" if supported else "note",
+            version,
+            "" if supported else "use 3.10 to 3.12",
+        )
+    ]
+    found += [
+        _module("rclpy", "ROS 2 client", "make build, or source /opt/ros/jazzy/setup.bash"),
+        _module("wam_ros.msg", "our messages", "make build (or colcon build)"),
+        _module("mujoco", "MuJoCo", "pip install 'wam_ros[sim]'"),
+        _module("ruckig", "Ruckig", "pip install ruckig"),
+        _module("cv2", "OpenCV", "pip install opencv-python-headless"),
+        _optional("torch", "PyTorch", "only the model backend needs it"),
+        _optional("launch_ros", "ros2 launch", "`wam launch` does the same without it"),
+        _library("OSMesa", "apt-get install libosmesa6"),
+    ]
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    found.append(
+        Finding("C compiler", "ok", compiler)
+        if compiler
+        else Finding("C compiler", "missing", "not found", "apt-get install build-essential")
+    )
+    found.append(_shared_memory())
+    chosen = os.environ.get(dds.VARIABLE, "")
+    found.append(
+        Finding("DDS profile", "ok" if chosen else "note", chosen or "not set in this shell",
+                "" if chosen else f"in the camera driver's shell: {dds.environment_line()}")
+    )  # fmt: skip
+    return found
+
+
+def _has(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _module(name: str, what: str, fix: str) -> Finding:
+    ok = _has(name)
+    return Finding(what, "ok" if ok else "missing", name, "" if ok else fix)
+
+
+def _optional(name: str, what: str, note: str) -> Finding:
+    ok = _has(name)
+    return Finding(
+        what, "ok" if ok else "note", name if ok else "not installed", "" if ok else note
+    )
+
+
+def _library(name: str, fix: str) -> Finding:
+    path = ctypes.util.find_library(name)
+    return Finding(name, "ok" if path else "missing", path or "not found", "" if path else fix)
+
+
+def _shared_memory() -> Finding:
+    try:
+        free = shutil.disk_usage("/dev/shm").free // 2**20
+    except OSError:
+        return Finding("/dev/shm", "missing", "not mounted", "mount -t tmpfs shm /dev/shm")
+    level = "ok" if free >= 256 else "note"
+    fix = "" if free >= 256 else "mount -o remount,size=512M /dev/shm (images travel through it)"
+    return Finding("/dev/shm", level, f"{free} MiB free", fix)
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as a table a person can read."""
+    width = max(len(f.what) for f in findings)
+    lines = []
+    for f in findings:
+        lines.append(f"  {f.level:8s}{f.what:{width}s}  {f.detail}")
+        if f.fix:
+            lines.append(f"  {'':8s}{'':{width}s}  -> {f.fix}")
+    missing = sum(f.level == "missing" for f in findings)
+    lines.append(
+        "all that is needed is here" if not missing else f"{missing} missing: see the arrows"
+    )
+    return "\n".join(lines)
+
+
+def as_json(findings: list[Finding]) -> list[dict[str, Any]]:
+    """The findings as plain values."""
+    return [asdict(f) for f in findings]

@@ -1,0 +1,90 @@
+"""A small client of a running graph, for the command line and the demo."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_profile_sensor_data,
+)
+from std_msgs.msg import Bool, String
+
+from wam_ros.msg import ExecutorState, Observation, PolicyState, SimState
+
+LATCHED = QoSProfile(
+    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+)
+
+
+class GraphClient:
+    """Listens to the states of one graph and speaks to it.
+
+    ``policy``, ``executor``, ``sim`` and ``observation`` hold the newest message, or None.
+    """
+
+    def __init__(self, namespace: str = "wam", observations: bool = False) -> None:
+        rclpy.init()
+        self._node = rclpy.create_node("wam_client", namespace=f"/{namespace.strip('/')}")
+        self._spin = SingleThreadedExecutor()
+        self._spin.add_node(self._node)
+        self.policy: Any = None
+        self.executor: Any = None
+        self.sim: Any = None
+        self.observation: Any = None
+        self._listen(PolicyState, "policy_state", "policy", LATCHED)
+        self._listen(ExecutorState, "executor_state", "executor", LATCHED)
+        self._listen(SimState, "sim/state", "sim", 10)
+        if observations:
+            self._listen(Observation, "observation", "observation", qos_profile_sensor_data)
+        self._say = self._node.create_publisher(String, "instruction", 10)
+        self._estop = self._node.create_publisher(Bool, "estop", LATCHED)
+
+    def _listen(self, cls: Any, topic: str, name: str, qos: Any) -> None:
+        self._node.create_subscription(cls, topic, lambda m: setattr(self, name, m), qos)
+
+    def spin(self, seconds: float) -> None:
+        """Process messages for ``seconds``."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._spin.spin_once(timeout_sec=max(0.0, end - time.monotonic()))
+
+    def wait_for_graph(self, seconds: float = 5.0) -> bool:
+        """Whether policy and executor were heard within ``seconds``."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and (self.policy is None or self.executor is None):
+            self.spin(0.1)
+        return self.policy is not None and self.executor is not None
+
+    def say(self, instruction: str, seconds: float = 5.0) -> bool:
+        """Publish an instruction; True once the policy echoes it."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self._say.get_subscription_count() > 0:
+                self._say.publish(String(data=instruction))
+                self.spin(0.7)
+                if self.policy is not None and self.policy.instruction == instruction.strip():
+                    return True
+            else:
+                self.spin(0.1)
+        return False
+
+    def estop(self, seconds: float = 5.0) -> bool:
+        """Press the e-stop; True once the executor reports it."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._estop.publish(Bool(data=True))
+            self.spin(0.05)
+            if self.executor is not None and self.executor.mode_name == "estopped":
+                return True
+        return False
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._node.destroy_node()
+        rclpy.try_shutdown()
