@@ -5,8 +5,9 @@ SHELL := /bin/bash
 .PHONY: help demo venv deps build test lint slow clean distclean system colcon
 
 PYTHON ?= python3
-# The wheel of PyTorch that the model needs; empty skips the model (TORCH= make demo).
-TORCH ?= torch==2.13.0
+# The PyTorch to install for a model backend, for example TORCH=torch==2.13.0; nothing in this
+# version needs it, so it is left out.
+TORCH ?=
 DEMO_ARGS ?=
 
 VENV := .venv

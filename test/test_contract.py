@@ -87,14 +87,14 @@ def test_unknown_robot_suggests_the_nearest() -> None:
 
 
 def test_missing_file_is_named() -> None:
-    with pytest.raises(ContractError, match="nowhere.yaml: no such contract file"):
+    with pytest.raises(ContractError, match=r"nowhere\.yaml: no such contract file"):
         load_contract("./nowhere.yaml")
 
 
 def test_broken_yaml_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("robot: [unclosed")
-    with pytest.raises(ContractError, match="broken.yaml: cannot be read as YAML"):
+    with pytest.raises(ContractError, match=r"broken\.yaml: cannot be read as YAML"):
         load_contract(path)
 
 

@@ -22,6 +22,8 @@ from ruckig import (
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Limits
 
+_EDGE = 1e-6  # rad or m
+
 
 def stop_distance(v: FloatArray, a: FloatArray, a_max: FloatArray, j_max: FloatArray) -> FloatArray:
     """Signed displacement of a stop from velocity ``v`` and acceleration ``a``.
@@ -49,8 +51,9 @@ class Limiter:
 
     def __init__(self, limits: list[Limits], period: float) -> None:
         self._n = len(limits)
-        self._lower = np.array([x.lower for x in limits])
-        self._upper = np.array([x.upper for x in limits])
+        # A hair inside the range, so that rounding in a stop along the edge stays inside it.
+        self._lower = np.array([x.lower for x in limits]) + _EDGE
+        self._upper = np.array([x.upper for x in limits]) - _EDGE
         self._v = np.array([x.velocity for x in limits])
         self._a = np.array([x.acceleration for x in limits])
         self._j = np.array([x.jerk for x in limits])

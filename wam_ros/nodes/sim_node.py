@@ -17,6 +17,7 @@ from wam_ros import dds
 
 dds.use_profile()  # images need our shared-memory segment; must precede rclpy
 
+import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -89,15 +90,17 @@ class SimNode(Node):  # type: ignore[misc]
         def apply(message: Any) -> None:
             names = list(output.joints)
             if isinstance(message, JointTrajectory):
-                names, values = list(message.joint_names), message.points[-1].positions
+                names = list(message.joint_names)
+                values = message.points[-1].positions if message.points else []
             elif isinstance(message, JointState):
                 names, values = list(message.name) or names, message.position
             else:
                 values = message.data
             known = self.contract.joints
-            if len(values) != len(names) or any(n not in known for n in names):
+            fits = len(values) == len(names) and all(n in known for n in names)
+            if not fits or not np.all(np.isfinite(values)):
                 self.get_logger().error(
-                    f"{output.topic}: expected {len(output.joints)} values for "
+                    f"{output.topic}: expected {len(output.joints)} finite values for "
                     f"{', '.join(output.joints)}; command ignored",
                     throttle_duration_sec=2.0,
                 )
@@ -211,7 +214,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         node = SimNode()
-    except (ContractError, KeyError) as err:
+    except (ContractError, LookupError) as err:
         print(f"sim: {err}", file=sys.stderr)
         return 2
     executor = SingleThreadedExecutor()

@@ -120,6 +120,15 @@ class Plant:
             contype=1,
             conaffinity=1,
         )
+        spec.add_texture(
+            name="sky",
+            type=mj.mjtTexture.mjTEXTURE_SKYBOX,
+            builtin=mj.mjtBuiltin.mjBUILTIN_GRADIENT,
+            rgb1=[0.75, 0.80, 0.86],
+            rgb2=[0.55, 0.58, 0.62],
+            width=64,
+            height=384,
+        )
         world.add_light(pos=[0.3, 0.8, 3.0], dir=[0, -0.3, -1], castshadow=False)
         for name, rgba in COLOURS.items():
             body = world.add_body(name=name, pos=[0, 0, s.top + BLOCK_HALF])

@@ -58,9 +58,9 @@ SCENES = {
 
 
 def scene_for(robot: str) -> Scene:
-    """Return the scene of ``robot``; KeyError names the robots that have one."""
+    """Return the scene of ``robot``; LookupError names the robots that have one."""
     if robot not in SCENES:
-        raise KeyError(f"no simulated scene for '{robot}'; there is one for {', '.join(SCENES)}")
+        raise LookupError(f"no simulated scene for '{robot}'; there is one for {', '.join(SCENES)}")
     return SCENES[robot]
 
 

@@ -16,7 +16,8 @@ NEAR = 0.03
 DWELL = 0.5
 """... for half a second."""
 
-_VERB = re.compile(r"\b(touch|reach|tap|poke|approach|go to|move .*to|point (at|to)|put .* on)\b")
+_VERB = re.compile(r"\b(touch|reach|tap|poke|approach)\b")
+_NEGATION = re.compile(r"\b(not|don'?t|never|avoid|without)\b")
 _COLOUR = re.compile(r"\b(red|green|blue)\b")
 _SIDE = re.compile(r"\b(left|right)\b")
 
@@ -47,7 +48,7 @@ def parse_instruction(text: str, contract: Contract) -> TouchTask:
     arms = [g.name for g in contract.groups if g.role == "arm"]
     colours = sorted(set(_COLOUR.findall(line)))
     example = "touch the red block" + (" with the left hand" if len(arms) > 1 else "")
-    if not _VERB.search(line) or not colours:
+    if not _VERB.search(line) or not colours or _NEGATION.search(line):
         raise InstructionError(
             f"cannot understand '{text}'; in simulation try '{example}' (red, green or blue)"
         )

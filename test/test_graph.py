@@ -1,0 +1,135 @@
+"""The whole graph: real nodes in real processes over real DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from wam_ros.bringup import processes
+from wam_ros.supervisor import Supervisor
+
+client_module = pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
+
+
+class Graph:
+    """A running simulation and a client that listens to it."""
+
+    def __init__(self, log: Path, **arguments: str) -> None:
+        self.log = log
+        self.supervisor = Supervisor(processes("agibot_g1", arguments), log=log, say=lambda _: None)
+        self.client = client_module.GraphClient(observations=True)
+
+    def until(self, done: Callable[[], bool], seconds: float = 40.0) -> None:
+        """Poll until ``done``; fails with the log's end."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.client.spin(0.05)
+            self.supervisor.poll()
+            if done():
+                return
+        tail = self.log.read_text(errors="replace")[-1500:]
+        pytest.fail(f"{self.client.policy}\n{self.client.executor}\n{self.client.sim}\n{tail}")
+
+    def ready(self) -> bool:
+        c = self.client
+        return (
+            c.policy is not None
+            and c.policy.state_name in ("ready", "running")
+            and c.executor is not None
+            and c.executor.mode_name == "holding"
+            and c.observation is not None
+            and c.sim is not None
+        )
+
+    def close(self) -> None:
+        self.client.close()
+        self.supervisor.stop()
+
+
+@pytest.fixture
+def graph(domain_id: int, tmp_path: Path) -> Iterator[Callable[..., Graph]]:
+    running: list[Graph] = []
+
+    def start(**arguments: str) -> Graph:
+        running.append(Graph(tmp_path / "graph.log", **arguments))
+        running[-1].until(running[-1].ready)
+        return running[-1]
+
+    yield start
+    for g in running:
+        g.close()
+
+
+def test_an_instruction_on_the_topic_is_obeyed_and_estop_latches(graph) -> None:
+    g = graph(seed="3")
+    c = g.client
+    assert c.say("sing me a song")
+    g.until(lambda: "cannot understand" in c.policy.reason, 10)
+    assert c.executor.mode_name == "holding"
+    assert c.executor.chunks_accepted == 0
+
+    assert c.say("touch the green block with the right hand")
+    g.until(lambda: c.sim.success)
+    assert c.sim.distance < 0.03
+    assert c.executor.chunks_accepted > 0
+    assert c.policy.instruction == "touch the green block with the right hand"
+    assert list(c.observation.view_names) == ["top_head", "hand_left", "hand_right"]
+    assert (c.observation.views[0].height, c.observation.views[0].width) == (176, 320)
+    assert len(c.observation.state) == 20
+
+    assert c.estop()
+    accepted = c.executor.chunks_accepted
+    c.spin(1.0)
+    assert c.executor.mode_name == "estopped"
+    assert c.executor.chunks_accepted == accepted
+
+
+def test_sync_cadence_with_a_slow_policy(graph) -> None:
+    g = graph(cadence="sync", latency="0.6", seed="1")
+    assert g.client.say("touch the blue block with the left hand")
+    g.until(lambda: g.client.sim.success, 60)
+    assert g.client.policy.cadence == "sync"
+    assert g.client.policy.latency_p50 >= 0.6
+
+
+def test_a_killed_policy_comes_back_and_the_arm_holds_meanwhile(graph) -> None:
+    g = graph(seed="2")
+    c = g.client
+    assert c.say("touch the red block with the left hand")
+    g.until(lambda: c.executor.mode_name == "tracking", 15)
+    os.kill(g.supervisor.pids["policy"], signal.SIGKILL)
+    c.policy = None
+    g.until(lambda: c.executor.mode_name == "holding", 10)
+    g.until(lambda: c.policy is not None and c.policy.state_name == "ready", 20)
+    assert c.policy.instruction == ""  # cleared after a crash
+    assert c.say("touch the red block with the left hand")
+    g.until(lambda: c.sim.success)
+
+
+def test_executor_on_hardware_starts_disarmed_and_sends_nothing(node_process) -> None:
+    node_process(
+        "wam_ros.nodes.executor_node", "-r", "__ns:=/wam", "-p", "robot:=yam", "-p", "armed:=true"
+    )
+    client = client_module.GraphClient()
+    try:
+        end = time.monotonic() + 15
+        while time.monotonic() < end and client.executor is None:
+            client.spin(0.1)
+        assert client.executor is not None
+        client.spin(0.5)
+        assert client.executor.mode_name == "disarmed"
+        assert not client.executor.armed
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("node", ["perception", "policy", "executor", "sim"])
+def test_unknown_robot_ends_a_node_with_a_clear_message(node_process, node: str) -> None:
+    process = node_process(f"wam_ros.nodes.{node}_node", "-p", "robot:=agibot_g9")
+    assert process.wait(timeout=30) == 2
+    assert "Did you mean 'agibot_g1'" in process.log.read_text()
