@@ -15,6 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# MuJoCo reads this once, at its first import; without a display its default aborts the process.
+os.environ.setdefault("MUJOCO_GL", "osmesa")
+
 
 def _free_domain() -> int:
     """Return a domain whose first multicast discovery port nobody on this machine has bound."""
