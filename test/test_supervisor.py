@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -96,3 +97,32 @@ def test_a_deaf_child_is_killed() -> None:
     pid = s.pids["a"]
     s.stop(patience=0.3)
     assert not alive(pid)
+
+
+def test_an_impatient_second_ctrl_c_does_not_leave_children(tmp_path) -> None:
+    deaf = "import signal,time; [signal.signal(s, signal.SIG_IGN) for s in (2, 15)]; time.sleep(60)"
+    s = Supervisor(specs("a", "executor"), lambda _: [sys.executable, "-c", deaf])
+    time.sleep(0.3)
+    pids = list(s.pids.values())
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    s.stop(patience=0.4)
+    assert not any(alive(p) for p in pids)
+
+
+def test_a_failing_start_leaves_no_child() -> None:
+    made: list[int] = []
+
+    def line(spec: ProcessSpec) -> list[str]:
+        made.append(1)
+        return [sys.executable, "-c", SLEEP] if len(made) == 1 else ["/no/such/program"]
+
+    before = set(children())
+    with pytest.raises(FileNotFoundError):
+        Supervisor(specs("a", "b"), line)
+    assert set(children()) == before
+
+
+def children() -> list[int]:
+    """Process ids of our live children."""
+    mine = f"/proc/{os.getpid()}/task/{os.getpid()}/children"
+    return [int(p) for p in open(mine).read().split()]

@@ -180,6 +180,8 @@ def _status(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from wam_ros.demo import DemoOptions, run, write_json
 
+    # Without this, SIGTERM would end us at once and leave the graph running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hands = "" if args.robot == "franka_droid" else " with the left hand"
     options = DemoOptions(
         robot=args.robot,

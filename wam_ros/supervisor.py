@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -66,7 +67,13 @@ class Supervisor:
         self._say = say
         self._log: IO[bytes] | None = log.open("ab") if log else None
         self.restarts = 0
-        self._children = [_Child(s, self._spawn(s), time.monotonic()) for s in specs]
+        self._children: list[_Child] = []
+        try:
+            for spec in specs:
+                self._children.append(_Child(spec, self._spawn(spec), time.monotonic()))
+        except BaseException:
+            self.stop()
+            raise
 
     def _spawn(self, spec: ProcessSpec) -> subprocess.Popen[bytes]:
         out: Any = self._log
@@ -105,17 +112,10 @@ class Supervisor:
 
     def stop(self, patience: float = 4.0) -> None:
         """End everything: the executor first, politely, then by force; leaves nothing behind."""
-        first = [c for c in self._children if c.spec.name in _STOP_ORDER]
-        for group in (first, [c for c in self._children if c not in first]):
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-                alive = [c for c in group if c.process.poll() is None]
-                for child in alive:
-                    _signal(child.process.pid, number)
-                end = time.monotonic() + patience
-                while time.monotonic() < end and any(c.process.poll() is None for c in alive):
-                    time.sleep(0.02)
-            for child in group:
-                _signal(child.process.pid, signal.SIGKILL)  # grandchildren, if any
+        with _undisturbed():
+            first = [c for c in self._children if c.spec.name in _STOP_ORDER]
+            for group in (first, [c for c in self._children if c not in first]):
+                _end(group, patience)
         if self._log:
             self._log.close()
 
@@ -127,6 +127,32 @@ class Supervisor:
 
 class ChildFailed(RuntimeError):
     """A process ended in a way that a restart cannot mend."""
+
+
+def _end(group: Sequence[_Child], patience: float) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        alive = [c for c in group if c.process.poll() is None]
+        for child in alive:
+            _signal(child.process.pid, number)
+        end = time.monotonic() + patience
+        while time.monotonic() < end and any(c.process.poll() is None for c in alive):
+            time.sleep(0.02)
+    for child in group:
+        _signal(child.process.pid, signal.SIGKILL)  # grandchildren, if any
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore a second, impatient Ctrl-C: it would leave half of the processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _signal(pid: int, number: int) -> None:
