@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wam_ros.contract.data import ActionChunk, FloatArray
+from wam_ros.contract.ik import IkResult
 from wam_ros.contract.kinematics import Kinematics
 from wam_ros.contract.model import Contract
 from wam_ros.policy.base import PolicyError, Window
@@ -24,6 +25,10 @@ HOVER = 0.10
 """Height above the block (m) from which it is approached."""
 TOUCH = 0.012
 """Height of the tool centre above the block's centre (m) at the end: inside its upper half."""
+REACHED = 0.005
+"""Position error (m) below which an inverse kinematics solution counts."""
+SHORT = 1.0
+"""Largest joint travel (rad) at which the first solution is taken without looking for others."""
 SPEED_SHARE = 0.4
 """Share of each joint's speed limit that the plan may use."""
 
@@ -49,6 +54,15 @@ class Plan:
         span = self.times[i + 1] - self.times[i]
         s = minimum_jerk((t - self.times[i]) / span)
         return np.asarray(self.points[i] + s * (self.points[i + 1] - self.points[i]))
+
+
+def _turns(rotation: FloatArray) -> list[FloatArray | None]:
+    """The hand's rotation ``(3, 3)`` as it is, swung about the vertical, and left free."""
+    turned: list[FloatArray | None] = []
+    for angle in np.radians([0.0, 20.0, -20.0, 40.0, -40.0]):
+        c, s = np.cos(angle), np.sin(angle)
+        turned.append(np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]) @ rotation)
+    return [*turned, None]
 
 
 class ScriptedPolicy:
@@ -149,17 +163,31 @@ class ScriptedPolicy:
         self, task: TouchTask, q: dict[str, float], position: FloatArray, rotation: FloatArray
     ) -> dict[str, float]:
         group = self._contract.group(task.group)
+        link = group.tip_link or ""
         names = [j.urdf[0][0] for j in group.joints]
         limits = {
             j.urdf[0][0]: (j.limits.lower + 0.02, j.limits.upper - 0.02) for j in group.joints
         }
-        # First keep the hand as it is turned now, then let it turn if that is out of reach.
-        for turn in (rotation, None):
-            result = self._kinematics.ik(
-                group.tip_link or "", position, q, names, limits, rotation=turn, restarts=3
-            )
-            if result.position_error < 0.005:
-                return {n: float(result.q[n]) for n in names}
+
+        def travel(result: IkResult) -> float:
+            return max(abs(result.q[n] - q[n]) for n in names)
+
+        # Descents from where the arm is stay in its branch of solutions; random restarts may end in
+        # another one, and the joint path there sweeps through the table. They are the last resort.
+        found: list[IkResult] = []
+        for turns, restarts in ((_turns(rotation), 0), ([rotation, None], 3)):
+            for turn in turns:
+                result = self._kinematics.ik(
+                    link, position, q, names, limits, rotation=turn, restarts=restarts
+                )
+                found.append(result)
+                if result.position_error < REACHED and travel(result) < SHORT:
+                    break
+            reached = [r for r in found if r.position_error < REACHED]
+            if reached:
+                best = min(reached, key=travel)
+                return {n: float(best.q[n]) for n in names}
+        result = min(found, key=lambda r: r.position_error)
         raise PolicyError(
             f"{task.group} cannot reach {task.object} at {np.round(position, 3).tolist()}: "
             f"{result.position_error:.3f} m short"
