@@ -24,7 +24,8 @@ unexport LD_LIBRARY_PATH
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-PIP := $(BIN)/python -m pip install --quiet
+# Errors only: the names of sixty wheels would bury the demo's own lines.
+PIP := $(BIN)/python -m pip install -qq
 comma := ,
 EXTRAS := sim,dev$(if $(strip $(TORCH)),$(comma)wam)
 

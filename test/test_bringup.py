@@ -75,9 +75,3 @@ def test_cli_names_an_unknown_robot(capsys) -> None:
 def test_cli_shows_launch_arguments(capsys) -> None:
     assert main(["launch", "agibot_g1", "--show-args"]) == 0
     assert "cadence:=async" in capsys.readouterr().out
-
-
-def test_doctor_reports(tmp_path, capsys) -> None:
-    main(["doctor", "--json", str(tmp_path / "d.json")])
-    assert "Python" in capsys.readouterr().out
-    assert (tmp_path / "d.json").read_text().startswith("[")

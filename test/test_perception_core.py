@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from wam_ros.contract.model import StateSource
 from wam_ros.perception.images import ImageError, decode, fit
 from wam_ros.perception.joints import JointError, read
+from wam_ros.perception.loss import lost_share
 from wam_ros.perception.sync import Aligner, SampleStatus, SourceSpec
 
 TWO = [SourceSpec("a", "asof", 0.1, 0.5), SourceSpec("b", "hold", 0.1, 0.5)]
@@ -168,3 +169,22 @@ def test_vendor_message_by_field_path_and_order() -> None:
 def test_bad_joint_states_name_the_joint(message: SimpleNamespace, text: str) -> None:
     with pytest.raises(JointError, match=text):
         read(message, ARM)
+
+
+@given(
+    period=st.floats(0.01, 0.2),
+    jitter=st.floats(0.0, 0.2),
+    loss=st.floats(0.0, 0.7),
+    seed=st.integers(0, 10_000),
+)
+def test_lost_share_is_told_from_gaps_whatever_the_rate(period, jitter, loss, seed) -> None:
+    rng = np.random.default_rng(seed)
+    kept = np.flatnonzero(rng.random(400) >= loss)
+    stamps = kept * period + rng.uniform(-0.5, 0.5, len(kept)) * jitter * period
+    true = 1.0 - (len(kept) - 1) / (kept[-1] - kept[0])
+    assert lost_share(stamps.tolist()) == pytest.approx(true, abs=0.06)
+
+
+def test_too_few_stamps_say_nothing() -> None:
+    assert lost_share([0.0, 1.0, 5.0]) == 0.0
+    assert lost_share([1.0] * 20) == 0.0

@@ -44,6 +44,9 @@ class Robot:
         self.silent: str | None = None
         self.encoding = "rgb8"
         self.bad_joint = ""
+        self.late = 0.0
+        self.keep = lambda i: True
+        self.count = 0
 
     def _on_diagnostics(self, message) -> None:
         for status in message.status:
@@ -61,11 +64,16 @@ class Robot:
         return False
 
     def publish(self) -> None:
-        stamp = self.node.get_clock().now().to_msg()
+        now = self.node.get_clock().now()
+        stamp = now.to_msg()
+        self.count += 1
         picture = np.zeros((48, 64, 3), np.uint8)
         for name, publisher in self.cameras.items():
+            if name == "right" and not self.keep(self.count):
+                continue
             if name != self.silent:
-                message = convert.image_msg(picture, stamp, name)
+                shown = convert.to_stamp(now.nanoseconds * 1e-9 - self.late * (name == "top"))
+                message = convert.image_msg(picture, shown, name)
                 message.encoding = self.encoding
                 publisher.publish(message)
         for source, publisher in self.joints:
@@ -112,3 +120,48 @@ def test_faults_are_named_and_recovery_is_automatic(robot: Robot) -> None:
     assert robot.run(lambda: "has no joint 'right_joint2'" in robot.text)
     robot.bad_joint = ""
     assert recovers()
+
+    robot.late = 5.0
+    assert robot.run(lambda: "stamps of 'top' on /camera/top are" in robot.text)
+    assert "behind ROS time" in robot.text
+    robot.late = 0.0
+    assert recovers()
+
+    # Half of the frames are gone, in bursts as a full segment loses them; the rest goes on.
+    robot.keep = lambda i: i % 4 < 2
+    assert robot.run(lambda: "frames of 'right' are lost" in robot.text, 40.0)
+    assert "export FASTRTPS_DEFAULT_PROFILES_FILE=" in robot.text
+    assert recovers()
+    robot.keep = lambda i: True
+    assert robot.run(lambda: robot.text == "3 views in step", 40.0)
+
+
+def test_without_autostart_a_lifecycle_manager_drives_it(node_process) -> None:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    node_process(
+        "wam_ros.nodes.perception_node",
+        *("-r", "__ns:=/wam", "-p", "robot:=yam", "-p", "autostart:=false"),
+    )
+    robot = Robot()
+    try:
+        client = robot.node.create_client(ChangeState, "/wam/perception/change_state")
+        assert robot.run(client.service_is_ready)
+        assert not robot.run(lambda: bool(robot.observations), 1.5)
+
+        def change(transition: int) -> None:
+            call = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            assert robot.run(call.done)
+            assert call.result().success
+
+        change(Transition.TRANSITION_CONFIGURE)
+        change(Transition.TRANSITION_ACTIVATE)
+        assert robot.run(lambda: len(robot.observations) > 3)
+        change(Transition.TRANSITION_DEACTIVATE)
+        change(Transition.TRANSITION_CLEANUP)
+        count = len(robot.observations)
+        assert not robot.run(lambda: len(robot.observations) > count + 1, 1.5)
+    finally:
+        robot.node.destroy_node()
+        rclpy.try_shutdown()

@@ -41,9 +41,7 @@ def test_every_arm_touches_and_disturbs_nothing(plant: Plant, seed: int, block: 
             chunk = teacher.infer(Window((Observation(t, {}, state),), before, cadence="async"))
             columns = [chunk.names.index(n) for n in names]
             for row in chunk.actions[: contract.rates.horizon // 2]:
-                plant.set_targets(
-                    dict(zip(names, row[columns].tolist(), strict=True))
-                )
+                plant.set_targets(dict(zip(names, row[columns].tolist(), strict=True)))
                 sent += period
                 plant.step(max(1, round((sent - plant.time) / TIMESTEP)))
                 now = plant.positions()

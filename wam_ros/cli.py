@@ -208,16 +208,32 @@ def _demo(args: argparse.Namespace) -> int:
     return 1
 
 
-def _doctor(args: argparse.Namespace) -> int:
-    from wam_ros.doctor import as_json, examine, report
+def _diagnostics(namespace: str) -> dict[str, tuple[int, str]] | None:
+    """What a running graph says about itself within three seconds; None without rclpy."""
+    try:
+        from wam_ros.nodes.client import GraphClient
+    except ImportError:
+        return None
+    client = GraphClient(namespace)
+    try:
+        end = time.monotonic() + 3.0
+        while time.monotonic() < end and len(client.diagnostics) < 3:
+            client.spin(0.1)
+        return client.diagnostics
+    finally:
+        client.close()
 
-    findings = examine()
+
+def _doctor(args: argparse.Namespace) -> int:
+    from wam_ros.doctor import BAD, as_json, examine, graph_findings, report
+
+    findings = examine() + graph_findings(args.namespace, _diagnostics(args.namespace))
     print(report(findings))
     if args.json:
         from wam_ros.demo import write_json
 
         write_json(args.json, as_json(findings))
-    return 1 if any(f.level == "missing" for f in findings) else 0
+    return 1 if any(f.level in BAD for f in findings) else 0
 
 
 _COMMANDS = {

@@ -104,8 +104,8 @@ def _watch(options: DemoOptions, supervisor: Supervisor, say: Any) -> tuple[dict
             if client.sim.success:
                 reached = t
                 break
-            if client.policy.state_name == "error" or "cannot understand" in client.policy.reason:
-                refused = client.policy.reason
+            refused = _given_up(client)
+            if refused:
                 break
             if t >= next_line:
                 next_line = t + 1.0
@@ -130,6 +130,16 @@ def _wait_ready(client: Any, supervisor: Supervisor, say: Any) -> None:
     seen = {n: getattr(client, n) is not None for n in ("policy", "executor", "sim", "observation")}
     silent = ", ".join(n for n, ok in seen.items() if not ok) or "readiness"
     raise RuntimeError(f"the graph did not come up in 60 s (waiting for {silent}); see graph.log")
+
+
+def _given_up(client: Any) -> str:
+    """Why waiting longer is of no use; empty while there is hope."""
+    policy, executor = client.policy, client.executor
+    if policy.state_name == "error" or "cannot understand" in policy.reason:
+        return str(policy.reason)
+    if not executor.armed:
+        return f"executor {executor.mode_name}: {executor.reason}"
+    return ""
 
 
 def _record(trace: Trace, client: Any, t: float) -> None:

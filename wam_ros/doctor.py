@@ -6,6 +6,7 @@ import ctypes.util
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -13,10 +14,13 @@ from typing import Any
 
 from wam_ros import dds
 
+BAD = ("missing", "fault")
+"""Levels that make `wam doctor` end with exit code 1."""
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: ``level`` is ok, note or missing; ``fix`` is what to type."""
+    """One check: ``level`` is ok, note, missing or fault; ``fix`` is what to type."""
 
     what: str
     level: str
@@ -58,6 +62,26 @@ def examine() -> list[Finding]:
         Finding("DDS profile", "ok" if chosen else "note", chosen or "not set in this shell",
                 "" if chosen else f"in the camera driver's shell: {dds.environment_line()}")
     )  # fmt: skip
+    return found
+
+
+def graph_findings(namespace: str, diagnostics: dict[str, tuple[int, str]] | None) -> list[Finding]:
+    """What a running graph reports of itself: lost frames, silent cameras, a policy in error.
+
+    ``diagnostics`` maps a component to ``(level, message)``; None where it could not be asked.
+    """
+    if diagnostics is None:
+        return []
+    if not diagnostics:
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        text = f"none answers under /{namespace} on ROS_DOMAIN_ID {domain}"
+        return [Finding("running graph", "note", text, "start one, then ask again for its cameras")]
+    levels = ("ok", "note", "fault")
+    found = []
+    for name, (level, message) in sorted(diagnostics.items()):
+        advice = re.search("`(export [^`]*)`", message)
+        fix = f"in the camera driver's shell: {advice[1]}" if advice else ""
+        found.append(Finding(f"running {name}", levels[min(level, 2)], message, fix))
     return found
 
 
@@ -103,11 +127,13 @@ def report(findings: list[Finding]) -> str:
         lines.append(f"  {f.level:8s}{f.what:{width}s}  {f.detail}")
         if f.fix:
             lines.append(f"  {'':8s}{'':{width}s}  -> {f.fix}")
-    missing = sum(f.level == "missing" for f in findings)
-    lines.append(
-        "all that is needed is here" if not missing else f"{missing} missing: see the arrows"
-    )
+    bad = [f"{sum(f.level == k for f in findings)} {k}" for k in BAD if _any(findings, k)]
+    lines.append(f"{', '.join(bad)}: see above" if bad else "all that is needed is here")
     return "\n".join(lines)
+
+
+def _any(findings: list[Finding], level: str) -> bool:
+    return any(f.level == level for f in findings)
 
 
 def as_json(findings: list[Finding]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import (
     DurabilityPolicy,
@@ -25,7 +26,9 @@ LATCHED = QoSProfile(
 class GraphClient:
     """Listens to the states of one graph and speaks to it.
 
-    ``policy``, ``executor``, ``sim`` and ``observation`` hold the newest message, or None.
+    ``policy``, ``executor``, ``sim`` and ``observation`` hold the newest message, or None;
+    ``diagnostics`` maps a component of this graph to ``(level, message)``, level 0 ok, 1 warning,
+    2 error.
     """
 
     def __init__(self, namespace: str = "wam", observations: bool = False) -> None:
@@ -37,16 +40,25 @@ class GraphClient:
         self.executor: Any = None
         self.sim: Any = None
         self.observation: Any = None
+        self.diagnostics: dict[str, tuple[int, str]] = {}
+        self._prefix = f"{namespace.strip('/')}: "
         self._listen(PolicyState, "policy_state", "policy", LATCHED)
         self._listen(ExecutorState, "executor_state", "executor", LATCHED)
         self._listen(SimState, "sim/state", "sim", 10)
         if observations:
             self._listen(Observation, "observation", "observation", qos_profile_sensor_data)
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._say = self._node.create_publisher(String, "instruction", 10)
         self._estop = self._node.create_publisher(Bool, "estop", LATCHED)
 
     def _listen(self, cls: Any, topic: str, name: str, qos: Any) -> None:
         self._node.create_subscription(cls, topic, lambda m: setattr(self, name, m), qos)
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for entry in message.status:
+            if entry.name.startswith(self._prefix):
+                name = entry.name[len(self._prefix) :]
+                self.diagnostics[name] = (int.from_bytes(entry.level, "big"), entry.message)
 
     def spin(self, seconds: float) -> None:
         """Process messages for ``seconds``."""

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from typing import Any
 
 from wam_ros import dds
 
 dds.use_profile()  # observations carry images; must precede rclpy
 
-import rclpy  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 
 from wam_ros.contract import ContractError, load_contract  # noqa: E402
+from wam_ros.contract.model import Camera, StateSource  # noqa: E402
 from wam_ros.msg import Observation as ObservationMsg  # noqa: E402
 from wam_ros.nodes.convert import observation_to_msg, to_seconds  # noqa: E402
 from wam_ros.nodes.diagnostics import status  # noqa: E402
+from wam_ros.nodes.lifecycle import AutostartNode, run  # noqa: E402
 from wam_ros.nodes.sources import subscribe_states  # noqa: E402
 from wam_ros.nodes.types import TypeMissing, message_type  # noqa: E402
 from wam_ros.perception.assemble import assemble, source_specs  # noqa: E402
 from wam_ros.perception.images import ImageError  # noqa: E402
 from wam_ros.perception.joints import JointError, read  # noqa: E402
+from wam_ros.perception.loss import lost_share  # noqa: E402
 from wam_ros.perception.sync import Aligner  # noqa: E402
 
+LOSS = 0.2
+"""Share of lost frames from which a camera is reported."""
 
-class PerceptionNode(Node):  # type: ignore[misc]
-    """Subscribes to what the contract names and publishes what the policy eats."""
+
+class PerceptionNode(AutostartNode):
+    """Subscribes to what the contract names and publishes what the policy eats.
+
+    Active, it publishes observations; inactive, it only listens and diagnoses.
+    """
 
     def __init__(self) -> None:
         super().__init__("perception")
@@ -41,15 +46,43 @@ class PerceptionNode(Node):  # type: ignore[misc]
         self._sequence = 0
         self._faults: dict[str, str] = {}
         self._counts: dict[str, int] = {}
+        self._broken: dict[str, str] = {}
+        self._reason = "waiting for the first samples"
+        self._active = False
         self._observation = self.create_publisher(
             ObservationMsg, "observation", qos_profile_sensor_data
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._broken = subscribe_states(self, self.contract, self._sim, self._on_state)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to every source; one that cannot be is reported and leaves the rest alone."""
+        self._subscriptions_made, self._broken = subscribe_states(
+            self, self.contract, self._sim, self._on_state
+        )
         self._subscribe_cameras()
-        self.create_timer(1.0 / self.contract.rates.action, self._tick)
-        self.create_timer(1.0, self._diagnose)
-        self._reason = "waiting for the first samples"
+        self._timers_made = [
+            self.create_timer(1.0 / self.contract.rates.action, self._tick),
+            self.create_timer(1.0, self._diagnose),
+        ]
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Publish observations from now on."""
+        self._active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop publishing observations."""
+        self._active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe."""
+        for timer in self._timers_made:
+            self.destroy_timer(timer)
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        return TransitionCallbackReturn.SUCCESS
 
     def _subscribe_cameras(self) -> None:
         for camera in self.contract.cameras:
@@ -63,7 +96,9 @@ class PerceptionNode(Node):  # type: ignore[misc]
             def deliver(message: Any, name: str = camera.name, on: str = camera.timeline) -> None:
                 self._aligner.push(name, self._stamp(message, on), message)
 
-            self.create_subscription(cls, camera.topic, deliver, qos_profile_sensor_data)
+            self._subscriptions_made.append(
+                self.create_subscription(cls, camera.topic, deliver, qos_profile_sensor_data)
+            )
 
     def _now(self) -> float:
         return float(self.get_clock().now().nanoseconds) * 1e-9
@@ -85,6 +120,8 @@ class PerceptionNode(Node):  # type: ignore[misc]
         self.get_logger().error(text, throttle_duration_sec=2.0)
 
     def _tick(self) -> None:
+        if not self._active:
+            return
         aligned = self._aligner.align(self._now())
         if aligned is None:
             return
@@ -115,6 +152,8 @@ class PerceptionNode(Node):  # type: ignore[misc]
             "dropped": str(self._aligner.dropped),
         }
         problems = [*self._broken.values(), *self._faults.values()]
+        warnings = []
+        cameras = {c.name for c in self.contract.cameras}
         for source in self.contract.inputs:
             seen = self._aligner.received(source.name)
             rate = seen - self._counts.get(source.name, 0)
@@ -123,37 +162,43 @@ class PerceptionNode(Node):  # type: ignore[misc]
             age = now - newest if newest is not None else float("inf")
             values[f"{source.name}: rate (Hz)"] = str(rate)
             values[f"{source.name}: age (ms)"] = f"{age * 1e3:.0f}" if age < 1e6 else "never seen"
-            if age > source.timeout and source.name not in self._broken:
-                since = f"for {age:.1f} s" if age < 1e6 else "since start"
-                problems.append(
-                    f"nothing from '{source.name}' on {source.topic} {since}: is its driver "
-                    "running, and does its QoS and topic name match?"
-                )
+            if source.name in self._broken:
+                continue
+            if abs(age) > source.timeout:
+                problems.append(_silence(source, age, rate))
+            elif source.name in cameras:
+                lost = lost_share(self._aligner.stamps(source.name))
+                values[f"{source.name}: lost (%)"] = f"{lost * 100:.0f}"
+                if lost > LOSS:
+                    warnings.append(
+                        f"{lost * 100:.0f} % of the frames of '{source.name}' are lost on the "
+                        f"way: start its driver with `{dds.environment_line()}`"
+                    )
         if self._reason and not problems:
             problems.append(self._reason)
-        text = "; ".join(problems) or f"{len(self.contract.cameras)} views in step"
-        level = 2 if problems else 0
+        text = "; ".join([*problems, *warnings]) or f"{len(cameras)} views in step"
+        level = 2 if problems else int(bool(warnings))
         self._diagnostics.publish(status(self, "perception", level, text, values))
+
+
+def _silence(source: StateSource | Camera, age: float, rate: int) -> str:
+    """What to check when a source's newest stamp lies ``age`` seconds back (or ahead, if < 0)."""
+    if rate:
+        where = f"{abs(age):.1f} s {'behind' if age > 0 else 'ahead of'}"
+        return (
+            f"stamps of '{source.name}' on {source.topic} are {where} ROS time: synchronise its "
+            "driver's clock, or set `timeline: receive` for it in the contract"
+        )
+    since = f"for {age:.1f} s" if age < 1e6 else "since start"
+    return (
+        f"nothing from '{source.name}' on {source.topic} {since}: is its driver running, and does "
+        "its QoS and topic name match?"
+    )
 
 
 def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = PerceptionNode()
-    except ContractError as err:
-        print(f"perception: {err}", file=sys.stderr)
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not stop.is_set():
-        executor.spin_once(timeout_sec=0.05)
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    return run(PerceptionNode, "perception", (ContractError,))
 
 
 if __name__ == "__main__":

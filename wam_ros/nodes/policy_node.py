@@ -5,17 +5,14 @@ Loading and inference run in worker threads; the ROS executor only moves message
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -33,6 +30,7 @@ from wam_ros.nodes.convert import (
     to_stamp,
 )
 from wam_ros.nodes.diagnostics import status
+from wam_ros.nodes.lifecycle import AutostartNode, run
 from wam_ros.policy.base import Policy, PolicyError, Window
 from wam_ros.policy.cadence import Latency, Scheduler
 from wam_ros.policy.frames import FrameBuffer
@@ -48,14 +46,14 @@ _MAX_OBSERVATION_AGE = 0.5
 _FRAMES = 4  # observed frames offered per call, as DreamZero's client sends
 
 
-class PolicyNode(LifecycleNode):  # type: ignore[misc]
-    """Lifecycle node; with ``autostart`` it configures and activates itself."""
+class PolicyNode(AutostartNode):
+    """Loads in a worker on configure; active, it answers the instruction with chunks."""
 
     def __init__(self) -> None:
         super().__init__("policy")
         defaults: dict[str, Any] = {
             "robot": "agibot_g1", "policy": "scripted", "cadence": "async", "latency": 0.1,
-            "period": 1.0 / 7.0, "replay_file": "", "autostart": True,
+            "period": 1.0 / 7.0, "replay_file": "",
         }  # fmt: skip
         self._p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(str(self._p["robot"]))
@@ -77,8 +75,6 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._active = False
         self._interfaces()
-        if self._p["autostart"]:
-            self._start_timer = self.create_timer(0.1, self._autostart)
 
     def _interfaces(self) -> None:
         self._state_out = self.create_publisher(PolicyState, "policy_state", LATCHED)
@@ -98,11 +94,6 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self.create_timer(1.0, self._diagnose)
 
     # ---- lifecycle -----------------------------------------------------------------------------
-
-    def _autostart(self) -> None:
-        self.destroy_timer(self._start_timer)
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start loading in a worker; success means that loading began."""
@@ -283,22 +274,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
 
 def main() -> int:
     """Run until interrupted; 2 when the parameters cannot be used."""
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = PolicyNode()
-    except (ContractError, ValueError) as err:
-        print(f"policy: {err}", file=sys.stderr)
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not stop.is_set():
-        executor.spin_once(timeout_sec=0.05)
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    return run(PolicyNode, "policy", (ContractError, ValueError))
 
 
 if __name__ == "__main__":

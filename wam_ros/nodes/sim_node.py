@@ -6,7 +6,6 @@ as on the real robot. Vendor message types that are not installed are replaced b
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
@@ -18,8 +17,6 @@ from wam_ros import dds
 dds.use_profile()  # images need our shared-memory segment; must precede rclpy
 
 import numpy as np  # noqa: E402
-import rclpy  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
@@ -32,6 +29,7 @@ from wam_ros.contract.model import Output, StateSource  # noqa: E402
 from wam_ros.execution.metrics import Window  # noqa: E402
 from wam_ros.msg import SimState  # noqa: E402
 from wam_ros.nodes.convert import image_msg  # noqa: E402
+from wam_ros.nodes.lifecycle import run  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS  # noqa: E402
 from wam_ros.sim.tasks import InstructionError, Judge, parse_instruction  # noqa: E402
@@ -208,23 +206,7 @@ class SimNode(Node):  # type: ignore[misc]
 
 def main() -> int:
     """Run until interrupted; 2 when the robot cannot be simulated."""
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = SimNode()
-    except (ContractError, LookupError) as err:
-        print(f"sim: {err}", file=sys.stderr)
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not stop.is_set():
-        executor.spin_once(timeout_sec=0.05)
-    node.shut_down()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    return run(SimNode, "sim", (ContractError, LookupError))
 
 
 if __name__ == "__main__":

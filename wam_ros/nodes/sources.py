@@ -21,11 +21,12 @@ def subscribe_states(
     contract: Contract,
     sim: bool,
     callback: Callable[[StateSource, Any], None],
-) -> dict[str, str]:
+) -> tuple[list[Any], dict[str, str]]:
     """Subscribe to every source; ``callback(source, message)`` runs in the ROS executor.
 
-    Returns source name -> problem for sources that cannot be subscribed to.
+    Returns the subscriptions, and source name -> problem for those that cannot be made.
     """
+    made: list[Any] = []
     problems: dict[str, str] = {}
     for declared in contract.sources:
         try:
@@ -40,5 +41,5 @@ def subscribe_states(
         def deliver(message: Any, source: StateSource = source) -> None:
             callback(source, message)
 
-        node.create_subscription(cls, source.topic, deliver, qos_profile_sensor_data)
-    return problems
+        made.append(node.create_subscription(cls, source.topic, deliver, qos_profile_sensor_data))
+    return made, problems

@@ -99,6 +99,10 @@ class Aligner:
         """Samples seen from a source so far."""
         return self._buffers[name].received
 
+    def stamps(self, name: str) -> tuple[float, ...]:
+        """Stamps of the last samples of a source, oldest first."""
+        return tuple(self._buffers[name].stamps)
+
     def newest(self, name: str) -> float | None:
         """Stamp of the newest sample of a source, or None."""
         stamps = self._buffers[name].stamps

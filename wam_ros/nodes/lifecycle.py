@@ -1,0 +1,62 @@
+"""Lifecycle nodes that start themselves, unless a lifecycle manager is to drive them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+
+
+class AutostartNode(LifecycleNode):  # type: ignore[misc]
+    """Configures and activates itself when the parameter ``autostart`` is true (the default).
+
+    It does so once spinning, also after a respawn; with ``autostart:=false`` any lifecycle manager
+    drives the transitions.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        if self.declare_parameter("autostart", True).value:
+            # The steady clock also runs while nobody publishes /clock.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._autostart_timer = self.create_timer(0.1, self._autostart, clock=steady)
+
+    def _autostart(self) -> None:
+        self.destroy_timer(self._autostart_timer)
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+
+def run(make: Callable[[], Any], name: str, refusals: tuple[type[Exception], ...]) -> int:
+    """Spin the node that ``make`` returns until SIGINT or SIGTERM; then let it shut down.
+
+    Returns 2 when ``make`` raises one of ``refusals``: the configuration cannot be used, and
+    starting again would not help. The node's ``shut_down()`` is called if it has one.
+    """
+    # rclpy's own handler would end the context before the node has shut down.
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = make()
+    except refusals as err:
+        print(f"{name}: {err}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.05)
+    if hasattr(node, "shut_down"):
+        node.shut_down()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
