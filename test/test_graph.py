@@ -19,9 +19,9 @@ client_module = pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 
 class Graph:
     """A running simulation and a client that listens to it."""
 
-    def __init__(self, log: Path, **arguments: str) -> None:
+    def __init__(self, log: Path, robot: str, arguments: dict[str, str]) -> None:
         self.log = log
-        self.supervisor = Supervisor(processes("agibot_g1", arguments), log=log, say=lambda _: None)
+        self.supervisor = Supervisor(processes(robot, arguments), log=log, say=lambda _: None)
         self.client = client_module.GraphClient(observations=True)
 
     def until(self, done: Callable[[], bool], seconds: float = 40.0) -> None:
@@ -55,8 +55,8 @@ class Graph:
 def graph(domain_id: int, tmp_path: Path) -> Iterator[Callable[..., Graph]]:
     running: list[Graph] = []
 
-    def start(**arguments: str) -> Graph:
-        running.append(Graph(tmp_path / "graph.log", **arguments))
+    def start(robot: str = "agibot_g1", **arguments: str) -> Graph:
+        running.append(Graph(tmp_path / "graph.log", robot, arguments))
         running[-1].until(running[-1].ready)
         return running[-1]
 
@@ -87,6 +87,48 @@ def test_an_instruction_on_the_topic_is_obeyed_and_estop_latches(graph) -> None:
     c.spin(1.0)
     assert c.executor.mode_name == "estopped"
     assert c.executor.chunks_accepted == accepted
+
+
+@pytest.mark.parametrize(
+    ("robot", "text"),
+    [
+        ("franka_droid", "touch the red block"),
+        ("yam", "touch the green block with the right hand"),
+    ],
+)
+def test_the_other_robots_obey_too(graph, robot: str, text: str) -> None:
+    g = graph(robot, seed="1")
+    assert g.client.say(text)
+    g.until(lambda: g.client.sim.success)
+
+
+def test_the_graph_follows_simulated_time(graph) -> None:
+    g = graph(use_sim_time="true", seed="4")
+    c = g.client
+    assert c.observation.header.stamp.sec < 600  # time of the simulation, not of the wall
+    assert c.say("touch the red block with the left hand")
+    g.until(lambda: c.sim.success)
+
+
+def test_a_lost_camera_makes_the_arm_hold_until_it_is_back(graph) -> None:
+    from rclpy.parameter import Parameter
+    from rclpy.parameter_client import AsyncParameterClient
+
+    g = graph(cadence="sliding", seed="2")
+    c = g.client
+    parameters = AsyncParameterClient(c._node, "/wam/sim")
+
+    def drop(camera: str) -> None:
+        call = parameters.set_parameters([Parameter("drop_camera", value=camera)])
+        g.until(call.done, 10)
+
+    assert c.say("touch the red block with the left hand")
+    g.until(lambda: c.executor.mode_name == "tracking", 15)
+    drop("hand_left")
+    g.until(lambda: c.executor.mode_name == "holding", 10)
+    g.until(lambda: "hand_left" in c.diagnostics["perception"][1], 10)
+    drop("")
+    g.until(lambda: c.sim.success)
 
 
 def test_sync_cadence_with_a_slow_policy(graph) -> None:

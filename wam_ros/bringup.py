@@ -38,7 +38,12 @@ ARGUMENTS = (
     Argument(
         "record", "false", "record episodes (the recorder is not part of this version)", _BOOL
     ),
-    Argument("use_sim_time", "false", "follow /clock instead of the system clock", _BOOL),
+    Argument(
+        "use_sim_time",
+        "false",
+        "follow /clock (the simulation publishes it) instead of the system clock",
+        _BOOL,
+    ),
     Argument("seed", "0", "placement of the objects in simulation"),
     Argument("gl", "osmesa", "how the simulation renders without a display", ("osmesa", "egl")),
     Argument("rt_priority", "0", "SCHED_FIFO priority of the executor; 0 leaves it ordinary"),
@@ -131,7 +136,12 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         ProcessSpec("policy", v["namespace"], policy),
     ]
     if sim:
-        plant = {"robot": robot, "seed": int(v["seed"]), "gl": v["gl"]}
+        plant = {
+            "robot": robot,
+            "seed": int(v["seed"]),
+            "gl": v["gl"],
+            "publish_clock": v["use_sim_time"] == "true",
+        }
         gl = {"MUJOCO_GL": v["gl"]}
         specs.insert(0, ProcessSpec("sim", v["namespace"], plant, {**images, **gl}))
     return specs

@@ -17,8 +17,10 @@ from wam_ros import dds
 dds.use_profile()  # images need our shared-memory segment; must precede rclpy
 
 import numpy as np  # noqa: E402
+from builtin_interfaces.msg import Time  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from std_msgs.msg import Float64MultiArray, String  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
@@ -28,7 +30,7 @@ from wam_ros.contract import ContractError, load_contract  # noqa: E402
 from wam_ros.contract.model import Output, StateSource  # noqa: E402
 from wam_ros.execution.metrics import Window  # noqa: E402
 from wam_ros.msg import SimState  # noqa: E402
-from wam_ros.nodes.convert import image_msg  # noqa: E402
+from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
 from wam_ros.nodes.lifecycle import run  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS  # noqa: E402
@@ -48,7 +50,7 @@ class SimNode(Node):  # type: ignore[misc]
         super().__init__("sim")
         defaults: dict[str, Any] = {
             "robot": "agibot_g1", "seed": 0, "gl": "osmesa", "state_rate": 50.0,
-            "camera_rate": 15.0, "render_width": 320, "drop_camera": "",
+            "camera_rate": 15.0, "render_width": 320, "drop_camera": "", "publish_clock": False,
         }  # fmt: skip
         p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(p["robot"])
@@ -57,6 +59,9 @@ class SimNode(Node):  # type: ignore[misc]
         self._width = int(p["render_width"])
         self._judge: Judge | None = None
         self._task = ""
+        self._clock_out = (
+            self.create_publisher(Clock, "/clock", 10) if bool(p["publish_clock"]) else None
+        )
         self._stop = threading.Event()
         self._factor, self._render_ms = 1.0, Window(30)
         self._sources = [
@@ -111,9 +116,15 @@ class SimNode(Node):  # type: ignore[misc]
 
         return apply
 
+    def _stamp(self) -> Time:
+        """Simulated time while we publish /clock, else the system's."""
+        if self._clock_out is None:
+            return self.get_clock().now().to_msg()
+        return to_stamp(self.plant.time)
+
     def _publish_joints(self) -> None:
         positions = self.plant.positions()
-        stamp = self.get_clock().now().to_msg()
+        stamp = self._stamp()
         for source, publisher in self._sources:
             publisher.publish(self._joint_state(source, positions, stamp))
 
@@ -132,6 +143,8 @@ class SimNode(Node):  # type: ignore[misc]
         begun = self.plant.time
         while not self._stop.is_set():
             self.plant.step(_BATCH)
+            if self._clock_out is not None:
+                self._clock_out.publish(Clock(clock=self._stamp()))
             deadline += period
             now = time.monotonic()
             if deadline > now:
@@ -148,7 +161,7 @@ class SimNode(Node):  # type: ignore[misc]
         deadline = time.monotonic()
         while not self._stop.is_set():
             begin = time.perf_counter()
-            stamp = self.get_clock().now().to_msg()
+            stamp = self._stamp()
             dropped = self.get_parameter("drop_camera").value
             for camera in self.contract.cameras:
                 if camera.name != dropped:
@@ -173,7 +186,7 @@ class SimNode(Node):  # type: ignore[misc]
 
     def _publish_state(self) -> None:
         objects = self.plant.objects()
-        stamp = self.get_clock().now().to_msg()
+        stamp = self._stamp()
         msg = SimState(real_time_factor=self._factor, task=self._task, distance=float("nan"))
         msg.header.stamp = stamp
         msg.render_ms = self._render_ms.percentiles(50)[0]
