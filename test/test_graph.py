@@ -88,6 +88,16 @@ def test_an_instruction_on_the_topic_is_obeyed_and_estop_latches(graph) -> None:
     assert c.executor.mode_name == "estopped"
     assert c.executor.chunks_accepted == accepted
 
+    refused, why = c.arm(True)
+    assert not refused
+    assert "reset" in why
+    assert c.reset()[0]
+    g.until(lambda: c.executor.mode_name == "disarmed", 5)
+    assert c.arm(True)[0]
+    g.until(lambda: c.executor.armed, 5)
+    assert c.arm(False)[0]
+    g.until(lambda: not c.executor.armed, 5)
+
 
 @pytest.mark.parametrize(
     ("robot", "text"),

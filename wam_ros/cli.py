@@ -18,7 +18,8 @@ examples:
   wam launch agibot_g1                  start the whole graph; Ctrl-C ends it
   wam say "touch the green block with the right hand"
   wam status                            live view of policy and executor
-  wam estop                             stop now; stays stopped until reset
+  wam estop                             stop now; stays stopped until ...
+  wam reset && wam arm                  ... you release it and arm again
 """
 
 
@@ -39,13 +40,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("text", help="for example: touch the red block with the left hand")
     sub.add_parser("stop", help="clear the instruction; the arm comes to a hold")
     sub.add_parser("estop", help="stop at once and latch")
+    sub.add_parser("reset", help="release a latched e-stop; the arm stays disarmed")
+    sub.add_parser("arm", help="take the measured state as reference and follow chunks")
+    sub.add_parser("disarm", help="send no more commands")
     p = sub.add_parser("status", help="what policy and executor are doing")
     p.add_argument("--once", action="store_true", help="print once instead of a live view")
     p.add_argument("--json", metavar="FILE", help="write the states to FILE (with --once)")
     _demo_parser(sub)
     p = sub.add_parser("doctor", help="what is installed, what is missing, what to type")
     p.add_argument("--json", metavar="FILE", help="write the findings to FILE")
-    for p in sub.choices.values():
+    for name, p in sub.choices.items():
+        if name == "demo":  # it starts a graph of its own, on a domain of its own
+            continue
         p.add_argument("--namespace", default="wam", help="namespace of the graph (default: wam)")
     return top
 
@@ -153,9 +159,24 @@ def _estop(args: argparse.Namespace) -> int:
     finally:
         client.close()
     print(
-        "stopped and latched; call the `reset` service, then `arm`" if stopped else "NOT CONFIRMED"
+        "stopped and latched; release it with `wam reset`, then `wam arm`"
+        if stopped
+        else "NOT CONFIRMED by the executor: use the robot's own e-stop"
     )
     return 0 if stopped else 1
+
+
+def _service(args: argparse.Namespace) -> int:
+    client = _client(args)
+    try:
+        if args.command == "reset":
+            done, message = client.reset()
+        else:
+            done, message = client.arm(args.command == "arm")
+    finally:
+        client.close()
+    print(message, file=sys.stdout if done else sys.stderr)
+    return 0 if done else 1
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -241,6 +262,9 @@ _COMMANDS = {
     "say": _say,
     "stop": _stop,
     "estop": _estop,
+    "reset": _service,
+    "arm": _service,
+    "disarm": _service,
     "status": _status,
     "demo": _demo,
     "doctor": _doctor,

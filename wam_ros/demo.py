@@ -39,6 +39,7 @@ class Trace:
     reference: list[np.ndarray] = field(default_factory=list)
     measured: list[np.ndarray] = field(default_factory=list)
     names: tuple[str, ...] = ()
+    ticks: list[tuple[float, int]] = field(default_factory=list)
     frames: list[tuple[float, dict[str, np.ndarray]]] = field(default_factory=list)
 
 
@@ -112,7 +113,8 @@ def _watch(options: DemoOptions, supervisor: Supervisor, say: Any) -> tuple[dict
                 say(_progress_line(t, client))
         client.spin(0.5)
         _record(trace, client, time.monotonic() - begin)
-        return _summary(options, client, reached, refused, time.monotonic() - begin), trace
+        elapsed = time.monotonic() - begin
+        return _summary(options, client, trace, reached, refused, elapsed), trace
     finally:
         client.close()
 
@@ -151,6 +153,8 @@ def _record(trace: Trace, client: Any, t: float) -> None:
     if trace.times and t - trace.times[-1] < 0.03:
         return
     trace.names = names
+    stamp = state.header.stamp
+    trace.ticks.append((stamp.sec + stamp.nanosec * 1e-9, int(state.ticks)))
     trace.times.append(t)
     trace.reference.append(np.array(state.reference))
     trace.measured.append(np.array([seen.get(n, np.nan) for n in names]))
@@ -169,7 +173,12 @@ def _progress_line(t: float, client: Any) -> str:
 
 
 def _summary(
-    options: DemoOptions, client: Any, reached: float | None, refused: str, elapsed: float
+    options: DemoOptions,
+    client: Any,
+    trace: Trace,
+    reached: float | None,
+    refused: str,
+    elapsed: float,
 ) -> dict[str, Any]:
     p, e, s = client.policy, client.executor, client.sim
     return {
@@ -193,7 +202,7 @@ def _summary(
         "latency_p95_s": round(float(p.latency_p95), 4),
         "chunks_accepted": int(e.chunks_accepted),
         "chunks_rejected": int(e.chunks_rejected),
-        "control_rate_hz": 500,
+        "tick_rate_hz": round(_tick_rate(trace), 1),
         "ticks": int(e.ticks),
         "missed_ticks": int(e.missed_ticks),
         "lateness_p50_us": round(float(e.lateness_p50) * 1e6),
@@ -208,6 +217,12 @@ def _summary(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
     }
+
+
+def _tick_rate(trace: Trace) -> float:
+    """Control cycles per second between the first and the last executor state seen."""
+    (t0, n0), (t1, n1) = trace.ticks[0], trace.ticks[-1]
+    return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
 
 
 def _tail(log: Path, lines: int = 8) -> str:

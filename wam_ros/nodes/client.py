@@ -15,6 +15,7 @@ from rclpy.qos import (
     qos_profile_sensor_data,
 )
 from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool, Trigger
 
 from wam_ros.msg import ExecutorState, Observation, PolicyState, SimState
 
@@ -95,6 +96,31 @@ class GraphClient:
             if self.executor is not None and self.executor.mode_name == "estopped":
                 return True
         return False
+
+    def arm(self, on: bool, seconds: float = 5.0) -> tuple[bool, str]:
+        """Arm or disarm; returns whether it worked and what the executor said."""
+        return self._call(SetBool, "arm", SetBool.Request(data=on), seconds)
+
+    def reset(self, seconds: float = 5.0) -> tuple[bool, str]:
+        """Release a latched e-stop; the arm stays disarmed."""
+        # The latched topic would press the e-stop again on every executor that starts later.
+        self._estop.publish(Bool(data=False))
+        return self._call(Trigger, "reset", Trigger.Request(), seconds)
+
+    def _call(self, cls: Any, name: str, request: Any, seconds: float) -> tuple[bool, str]:
+        client = self._node.create_client(cls, name)
+        try:
+            end = time.monotonic() + seconds
+            while not client.service_is_ready() and time.monotonic() < end:
+                self.spin(0.05)
+            call = client.call_async(request)
+            while not call.done() and time.monotonic() < end:
+                self.spin(0.05)
+            if not call.done():
+                return False, f"the executor's service '{name}' did not answer in {seconds:.0f} s"
+            return bool(call.result().success), str(call.result().message)
+        finally:
+            self._node.destroy_client(client)
 
     def close(self) -> None:
         """Leave the graph."""
