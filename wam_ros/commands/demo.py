@@ -1,0 +1,58 @@
+"""`wam demo`: the simulated robot obeys one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from wam_ros.contract.data import CADENCES
+
+
+def add_parser(sub: Any) -> None:
+    """Add demo."""
+    p = sub.add_parser("demo", help="simulate, say one sentence, report what happened")
+    p.add_argument("--robot", default="agibot_g1")
+    p.add_argument("--instruction", help="default: touch the red block (with the left hand)")
+    p.add_argument("--policy", default="scripted", choices=("scripted",))
+    p.add_argument("--cadence", default="async", choices=CADENCES)
+    p.add_argument("--latency", type=float, default=0.1, help="seconds per chunk (default 0.1)")
+    p.add_argument("--seed", type=int, default=0, help="placement of the blocks")
+    p.add_argument("--deadline", type=float, default=60.0, help="seconds until it counts as failed")
+    p.add_argument("--out", type=Path, default=Path("demo_out"), help="where results go")
+    p.add_argument("--gl", default="osmesa", choices=("osmesa", "egl"))
+    p.add_argument("--json", metavar="FILE", help="also write the summary to FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo; 0 only when the robot succeeded."""
+    from wam_ros.demo import DemoOptions, run, write_json
+
+    # Without this, SIGTERM would end us at once and leave the graph running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    hands = "" if args.robot == "franka_droid" else " with the left hand"
+    options = DemoOptions(
+        robot=args.robot,
+        instruction=args.instruction or f"touch the red block{hands}",
+        policy=args.policy,
+        cadence=args.cadence,
+        latency=args.latency,
+        seed=args.seed,
+        deadline=args.deadline,
+        out=args.out,
+        gl=args.gl,
+    )
+    summary = run(options)
+    if args.json:
+        write_json(args.json, summary)
+    where = f"{options.out}/ has summary.json, views.png and joints.png"
+    if summary["success"]:
+        print(
+            f"done in {summary['time_to_success_s']} s, {summary['final_distance_m'] * 100:.1f} cm "
+            f"from the block ({summary['policy_kind']}); {where}"
+        )
+        return 0
+    print(f"not done: {summary['refused'] or 'the deadline passed'}; {where}", file=sys.stderr)
+    return 1
