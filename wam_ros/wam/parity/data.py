@@ -53,8 +53,8 @@ def case_prompts(golden: Path) -> Iterator[Result]:
     if "default_instruction" in data:
         yield _same("prompts/default", DEFAULT_INSTRUCTION, data["default_instruction"])
     for tag, number in data.get("embodiment_ids", {}).items():
-        ours = EMBODIMENTS[tag].number if tag in EMBODIMENTS else None
-        yield _same(f"prompts/id of {tag}", ours, number)
+        known = EMBODIMENTS[tag].number if tag in EMBODIMENTS else None
+        yield _same(f"prompts/id of {tag}", known, number)
 
 
 def case_normalizer_modes(golden: Path) -> Iterator[Result]:

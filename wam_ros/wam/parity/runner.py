@@ -137,6 +137,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     """One line for the case, and one more for every comparison that missed."""
     if outcome.absent:
         yield f"absent {outcome.case:24} {outcome.absent} is not in this folder"
+    if not outcome.results:
         return
     # The result nearest to its limit, or farthest beyond it.
     worst = max(outcome.results, key=_strain)
