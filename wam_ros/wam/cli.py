@@ -65,10 +65,10 @@ def _parity(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from wam_ros.wam.checkpoint import inspect
+    from wam_ros.wam.checkpoint.inspect import examine, render
 
-    findings = inspect.examine(args.folder, args.base)
-    print(inspect.render(findings))
+    findings = examine(args.folder, args.base)
+    print(render(findings))
     _write(args.json, findings.to_json())
     return 1 if findings.problems else 0
 

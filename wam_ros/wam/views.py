@@ -52,19 +52,22 @@ def composite(
     tag: str,
     size: tuple[int, int],
     resolution: tuple[int, int] | None = None,
+    order: Sequence[str] | None = None,
 ) -> Tensor:
     """From raw camera frames to the picture the model sees.
 
     Parameters
     ----------
     cameras
-        Camera name -> uint8 [T, H, W, 3]; the embodiment's names, any order.
+        Camera name -> uint8 [T, H, W, 3], in any order.
     tag
         Embodiment tag.
     size
         (height, width) of the composite.
     resolution
         (width, height) the checkpoint expects of every camera.
+    order
+        Names of view 0, 1, 2; the embodiment's own by default.
 
     Returns
     -------
@@ -76,11 +79,11 @@ def composite(
     ValueError
         If a camera is missing or too many, or its frames do not fit.
     """
-    order = embodiment(tag).cameras
+    order = order or embodiment(tag).cameras
     if set(cameras) != set(order):
         raise ValueError(
             f"cameras given: {', '.join(cameras) or 'none'}; "
-            f"embodiment '{tag}' has {', '.join(order) or 'none listed'}"
+            f"the model's view of '{tag}' takes {', '.join(order) or 'none that are known'}"
         )
     factor = 2 if len(order) > 1 else 1
     each = (size[0] // factor, size[1] // factor)

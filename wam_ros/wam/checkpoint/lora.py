@@ -30,7 +30,7 @@ class Adapter:
 
 
 def plain_name(name: str) -> str:
-    """Remove PEFT's wrappers: ``model.base_model.model.x`` is ``model.x``, ``x.base_layer.w`` x.w."""
+    """Remove PEFT's wrappers, ``base_model.model`` and ``base_layer``, from a stored name."""
     return name.replace(".base_model.model.", ".").replace(".base_layer.", ".")
 
 
