@@ -103,8 +103,14 @@ class Adapter:
         ValueError
             If cameras are missing or their frames are not of the checkpoint's resolution.
         """
-        size = (self.config.head.video_height, self.config.head.video_width)
-        return views.composite(frames, self.tag, size, self._resolution(), self.cameras)
+        head = self.config.head
+        size, resolution = (head.video_height, head.video_width), self.metadata.resolution
+        if head.resize_input:
+            # The 5B model takes cameras of the size that the composite is resized to afterwards.
+            resolution = (head.video_width, head.video_height)
+            factor = 2 if len(self.cameras) > 1 else 1
+            size = (factor * head.video_height, factor * head.video_width)
+        return views.composite(frames, self.tag, size, resolution, self.cameras)
 
     def prompt(self, instruction: str | None) -> str:
         """The text for the tokenizer."""
@@ -134,9 +140,3 @@ class Adapter:
     def chunk(self, output: Array, state: Mapping[str, Array]) -> Array:
         """The same as one float32 [rows, degrees of freedom] array, keys side by side."""
         return actions.chunk(self.actions(output, state), self.action_keys)
-
-    def _resolution(self) -> tuple[int, int] | None:
-        # The 5B model was told another resolution than its dataset has.
-        if self.config.head.resize_input:
-            return (self.config.head.video_width, self.config.head.video_height)
-        return self.metadata.resolution

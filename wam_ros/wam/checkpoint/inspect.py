@@ -165,9 +165,8 @@ def render(findings: Findings) -> str:
         for component, count in f.parameters.items():
             kinds = ", ".join(f.precision[component]) or "none here"
             lines.append(f"  {_LABELS[component]:14} {_count(count):>9} parameters, {kinds}")
-        lines.append(
-            f"  horizon    {f.horizon} action rows; window {f.window_latents} latent frames"
-        )
+        window = f"window {f.window_latents} latent frames"
+        lines.append(f"  horizon    {f.horizon} action rows; {window}")
     for e in f.embodiments:
         period = f"{e.step_period * 1000:.1f} ms per row" if e.step_period else "period not stated"
         if e.step_period and f.horizon:
