@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from wam_ros.commands import demo, doctor, graph
+from wam_ros.wam import cli as model
 
 EPILOG = """\
 examples:
@@ -18,7 +19,7 @@ examples:
 """
 
 
-MODULES = (demo, graph, doctor)
+MODULES = (demo, graph, doctor, model)
 """Each brings ``add_parser(sub)`` and ``run(args)`` and imports nothing heavy at the top."""
 
 

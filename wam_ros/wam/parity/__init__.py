@@ -1,0 +1,1 @@
+"""Parity cases: each compares one piece of the model with recorded reference numbers."""
