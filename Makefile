@@ -2,12 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo venv deps build test lint slow clean distclean system colcon
+.PHONY: help demo venv deps model build test lint slow clean distclean system colcon
 
 PYTHON ?= python3
-# The PyTorch to install for a model backend, for example TORCH=torch==2.13.0; nothing in this
-# version needs it, so it is left out.
-TORCH ?=
+# The PyTorch that the model and its tests use. PyPI's build for Linux brings CUDA along (gigabytes);
+# a machine without a GPU can name a smaller one, for example TORCH='./torch-2.13.0+cpu-....whl'.
+TORCH ?= torch==2.13.0
 DEMO_ARGS ?=
 
 VENV := .venv
@@ -26,8 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Errors only: the names of sixty wheels would bury the demo's own lines.
 PIP := $(BIN)/python -m pip install -qq
-comma := ,
-EXTRAS := sim,dev$(if $(strip $(TORCH)),$(comma)wam)
+EXTRAS := sim,dev
 
 SOURCES := $(shell find msg srv action cmake scripts launch config urdf wam_ros -type f \
 	-not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py pyproject.toml
@@ -41,6 +40,7 @@ demo: $(STAMPS)/build ## install what is missing, then run the AgiBot G1 in simu
 
 venv: $(STAMPS)/venv
 deps: $(STAMPS)/deps
+model: $(STAMPS)/model ## PyTorch and what the World-Action Model needs, into .venv
 build: $(STAMPS)/build ## install the package, messages included, into .venv (seconds when warm)
 
 system: ## check compiler, Python headers and libosmesa6; install them when root
@@ -53,12 +53,19 @@ $(STAMPS)/venv: scripts/system_packages
 	@mkdir -p $(STAMPS) && touch $@
 
 # The build requirements go into the environment itself, so that a rebuild needs no isolation and
-# takes seconds. PyTorch comes first and alone, so that no dependency draws in another build of it.
+# takes seconds.
 $(STAMPS)/deps: pyproject.toml scripts/requirements.py $(STAMPS)/venv
 	@echo 'installing dependencies into $(VENV)'
-	@$(if $(strip $(TORCH)),$(PIP) '$(TORCH)')
 	@$(BIN)/python scripts/requirements.py '$(EXTRAS)' > $(STAMPS)/requirements.txt
 	@$(PIP) -r $(STAMPS)/requirements.txt
+	@touch $@
+
+# PyTorch comes first and alone, so that no dependency draws in another build of it.
+$(STAMPS)/model: pyproject.toml $(STAMPS)/deps
+	@echo 'installing $(TORCH) and what the model needs'
+	@$(PIP) '$(TORCH)'
+	@$(BIN)/python scripts/requirements.py --extras-only wam > $(STAMPS)/model.txt
+	@$(PIP) -r $(STAMPS)/model.txt
 	@touch $@
 
 $(STAMPS)/build: $(SOURCES) $(STAMPS)/deps
@@ -66,7 +73,7 @@ $(STAMPS)/build: $(SOURCES) $(STAMPS)/deps
 	@$(PIP) --no-build-isolation --no-deps --force-reinstall .
 	@touch $@
 
-lint: $(STAMPS)/build ## ruff and mypy
+lint: $(STAMPS)/build $(STAMPS)/model ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
@@ -74,7 +81,7 @@ test: lint ## ruff, mypy, pip check and the tests
 	@$(BIN)/python -m pip check
 	@$(BIN)/python -m pytest -q -p no:cacheprovider test
 
-slow: $(STAMPS)/build ## the tests that take minutes
+slow: $(STAMPS)/build $(STAMPS)/model ## the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow test
 
 colcon: $(STAMPS)/deps ## build with colcon, against the ROS wheels of .venv

@@ -1,6 +1,6 @@
 """Print what pyproject.toml requires: the build system, the package and the named extras.
 
-Usage: ``python scripts/requirements.py dev,sim``
+Usage: ``python scripts/requirements.py [--extras-only] dev,sim``
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ def load(path: Path) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def requirements(project: dict[str, Any], extras: list[str]) -> list[str]:
-    """Return requirement lines; raises SystemExit naming an extra that does not exist."""
+def requirements(project: dict[str, Any], extras: list[str], alone: bool) -> list[str]:
+    """Return requirement lines, those of the extras ``alone`` or all.
+
+    Raises SystemExit naming an extra that does not exist.
+    """
     lines = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    if alone:
+        lines = []
     known = project["project"]["optional-dependencies"]
     for extra in extras:
         if extra not in known:
@@ -32,5 +37,7 @@ def requirements(project: dict[str, Any], extras: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     root = Path(__file__).resolve().parent.parent
-    names = [name for name in (sys.argv[1] if len(sys.argv) > 1 else "").split(",") if name]
-    print("\n".join(requirements(load(root / "pyproject.toml"), names)))
+    arguments = [a for a in sys.argv[1:] if a != "--extras-only"]
+    names = [name for name in (arguments[0] if arguments else "").split(",") if name]
+    alone = "--extras-only" in sys.argv
+    print("\n".join(requirements(load(root / "pyproject.toml"), names, alone)))
