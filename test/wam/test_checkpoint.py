@@ -145,7 +145,9 @@ def test_tensors_that_inference_never_uses_may_be_absent_or_surplus(folder: Path
     visual = PREFIXES["image"]
 
     def change(state: dict[str, Tensor]) -> None:
-        for name in [n for n in state if n.startswith(f"{visual}post_norm") or n == f"{visual}head"]:
+        for name in [
+            n for n in state if n.startswith(f"{visual}post_norm") or n == f"{visual}head"
+        ]:
             del state[name]
         state["action_head.image_encoder.model.log_scale"] = torch.zeros(1)
         state["action_head.image_encoder.model.textual.token_embedding.weight"] = torch.zeros(2)
@@ -388,9 +390,7 @@ def test_lora_only_on_raw_wan_weights(
     assert all(torch.equal(got[n], expected[n]) for n in expected)
 
 
-def test_pth_with_code_in_it_is_refused(
-    tmp_path: Path, model: tuple[WamConfig, Networks]
-) -> None:
+def test_pth_with_code_in_it_is_refused(tmp_path: Path, model: tuple[WamConfig, Networks]) -> None:
     class Evil:
         def __reduce__(self):  # type: ignore[no-untyped-def]
             return (Path.touch, (tmp_path / "ran",))
