@@ -29,7 +29,7 @@ from wam_ros.execution.limiter import Limiter
 from wam_ros.execution.metrics import Window
 from wam_ros.execution.pace import Pace
 from wam_ros.execution.place import Targets, check_chunk, ensemble, place, reanchor, savgol
-from wam_ros.execution.plan import Path, State, fit
+from wam_ros.execution.plan import Path, State, fit_within
 from wam_ros.execution.velocity import VelocityKeys
 
 WARM_UP = 4
@@ -207,26 +207,38 @@ class Executor:
         tracking = self._targets if self.mode is Mode.TRACKING else None
         self._targets = ensemble(placed, tracking, 0.0 if sync else s.ensemble)
         self._chunk, self._newest_t0 = chunk, chunk.t0
-        self._plan(reanchor(self._targets, time, offset, s.fade), rest=sync)
+        targets = reanchor(self._targets, time, offset, s.fade)
+        self._plan(targets, rest=s.smoothing if sync else None)
         self._base.take(chunk, start)
         self.counters.delay_rows = max(0.0, (time - start) / chunk.step_period)
         self._seam = True
         self.mode, self.reason = Mode.TRACKING, ""
         return ""
 
-    def _plan(self, targets: Targets, rest: bool) -> None:
-        """Fit the path from the present reference through what lies ahead of ``targets``."""
+    def _plan(self, targets: Targets, rest: float | None = None) -> None:
+        """Fit the path from the present reference through what lies ahead of ``targets``.
+
+        With ``rest`` it comes to rest on the last row, that many seconds after the row is due:
+        whoever brakes evenly over a stretch takes twice as long for it.
+        """
         lim, pace = self._limiter, self._pace
         # In path time: undo the pace, which is 1 unless motion is being slowed.
         rate = max(pace.rate, 0.2)
         velocity = lim.velocity / rate
         state = (lim.position, velocity, (lim.acceleration - pace.slope * velocity) / rate**2)
+        if rest is not None:
+            targets = targets.held(rest)
         # A knot very close to the splice would only repeat it.
         ahead = targets.after(pace.time + 0.3 * targets.step)
-        self._path = fit(
-            pace.time, state, ahead.times, ahead.rows, self.settings.smoothing, rest=rest
+        self._path = fit_within(
+            pace.time,
+            state,
+            (ahead.times, ahead.rows),
+            self.settings.smoothing,
+            (lim.v_max, lim.a_max, lim.j_max),
+            rest=rest is not None,
         )
-        self._resting = rest
+        self._resting = rest is not None
         self._here = None
 
     # ---- commands from people ----------------------------------------------------------------
@@ -393,12 +405,11 @@ class Executor:
         """When rows are about to run out, replan what is left of them so that it ends at rest."""
         assert self._path is not None and self._targets is not None
         left = self._targets.end - self._pace.time
-        if self._resting or left > 1.0 or left > self._limiter.stop_time(self.settings.gentle):
+        if self._resting or left > 1.0:
             return
-        if left <= 1.3 * self._targets.step:  # nothing left to plan through
-            self._resting = True
-            return
-        self._plan(self._targets, rest=True)
+        half = 0.5 * self._limiter.stop_time(self.settings.gentle) + self._period
+        if left <= half:
+            self._plan(self._targets, rest=half)
 
     def _wanted_pace(self) -> float:
         """Below 1 while less than a third of the rows is left and no chunk has come."""

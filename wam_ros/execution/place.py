@@ -36,6 +36,15 @@ class Targets:
         share = (where - i)[..., None]
         return np.asarray((1.0 - share) * self.rows[i] + share * self.rows[i + 1])
 
+    def held(self, seconds: float) -> Targets:
+        """The same rows with the last one repeated for at least ``seconds``."""
+        count = max(1, int(np.ceil(seconds / self.step - 1e-9)))
+        times = self.end + self.step * np.arange(1, count + 1)
+        rows = np.repeat(self.rows[-1:], count, axis=0)
+        return Targets(
+            np.concatenate([self.times, times]), np.concatenate([self.rows, rows]), self.step
+        )
+
     def after(self, t: float) -> Targets:
         """Only the rows later than ``t``."""
         keep = self.times > t

@@ -42,6 +42,7 @@ _HERMITE = np.array(
 _JERK = np.array([[36.0, 72.0, 120.0], [72.0, 192.0, 360.0], [120.0, 360.0, 720.0]])
 _ENERGY = _HERMITE[3:].T @ _JERK @ _HERMITE[3:]
 _NUDGE = 1e-12
+_TRIES, _MORE = 3, 1.5
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,33 @@ def fit(
     found = solveh_banded(band, right, lower=True, overwrite_ab=True, check_finite=False)
     ends = np.concatenate([first[None], found.reshape(n, 3, -1)])
     return Path(knots, np.einsum("ij,njd->nid", _HERMITE, _pairs(ends, h / unit)))
+
+
+def fit_within(
+    start: float,
+    state: State,
+    targets: tuple[FloatArray, FloatArray],
+    tau: float,
+    limits: State,
+    rest: bool = False,
+) -> Path:
+    """Fit, and smooth those joints more whose path would need more than ``limits``.
+
+    ``targets`` are times and rows of `fit`; ``limits`` are the largest velocity, acceleration and
+    jerk, each ``(D,)``. A joint whose rows are simply too fast stays beyond them: smoothing is
+    raised three times at most, and the limiter has the last word.
+    """
+    times, rows = targets
+    path = fit(start, state, times, rows, tau, rest)
+    for _ in range(_TRIES):
+        beyond = np.flatnonzero((path.extremes() > np.stack(limits)).any(axis=0))
+        if not len(beyond):
+            break
+        tau *= _MORE
+        part: State = (state[0][beyond], state[1][beyond], state[2][beyond])
+        again = fit(start, part, times, rows[:, beyond], tau, rest)
+        path.coefficients[:, :, beyond] = again.coefficients
+    return path
 
 
 def _pin(band: FloatArray, right: FloatArray, first: int) -> None:
