@@ -32,7 +32,7 @@ class Method:
 
 
 def _rows(contract: Contract, stream: Stream) -> list[tuple[float, FloatArray, FloatArray]]:
-    """Arrival, due times (H,) and control rows (H, D) of every chunk; sync rows start on arrival."""
+    """Arrival, due times (H,), control rows (H, D) of every chunk; sync rows start on arrival."""
     columns = [contract.action_names.index(n) for n in contract.control_names]
     result = []
     for arrival, chunk in stream.arrivals:

@@ -18,10 +18,7 @@ def lag_of(commands: FloatArray, times: FloatArray, stream: Stream) -> tuple[flo
     shifts = np.arange(-0.1, 1.5, 0.01)
     kept = slice(0, len(times), 5)
     error = np.array(
-        [
-            np.sqrt(np.mean((commands[kept] - stream.truth(times[kept] - s)) ** 2))
-            for s in shifts
-        ]
+        [np.sqrt(np.mean((commands[kept] - stream.truth(times[kept] - s)) ** 2)) for s in shifts]
     )
     k = int(np.argmin(error))
     if 0 < k < len(shifts) - 1:

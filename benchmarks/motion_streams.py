@@ -14,7 +14,7 @@ from wam_ros.contract.model import Contract
 class Stream:
     """Chunks in order of arrival and what they mean.
 
-    ``rows`` are control columns only. ``truth(t)`` gives the intention ``(M, D)`` at times ``(M,)``.
+    ``truth(t)`` gives the intention ``(M, D)`` at times ``(M,)``.
     """
 
     name: str
@@ -160,7 +160,5 @@ def synthetic(
     name = f"{asked} {latency} s" + (f" ({cadence})" if cadence != asked else "")
     if cadence != "sync":
         t = np.arange(0.0, seconds, 0.01)
-        return Stream(
-            name, arrivals, t, mind.foreseen(t) + mind.unforeseen(t), seconds
-        )
+        return Stream(name, arrivals, t, mind.foreseen(t) + mind.unforeseen(t), seconds)
     return Stream(name, arrivals, np.array(times), np.array(values), times[-1])

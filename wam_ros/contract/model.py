@@ -134,8 +134,9 @@ class Output:
     """A command topic.
 
     ``raw = scale * value + offset`` turns contract units into the driver's; a negative scale turns
-    a gripper's direction round. ``window`` (s) is the stretch of motion a JointTrajectory carries;
-    ``max_effort`` goes into a GripperCommand (0: the driver's own). ``max_step`` bounds the distance from the *measured* position (G1: 0.2618 rad). ``status: unknown`` outputs are
+    a gripper's direction round. ``window`` (s) is the stretch of motion that a JointTrajectory
+    carries; ``max_effort`` goes into a GripperCommand (0: the driver's own). ``max_step`` bounds
+    the distance from the *measured* position (G1: 0.2618 rad). ``status: unknown`` outputs are
     not sent on hardware; in simulation they are, as sensor_msgs/msg/JointState.
     """
 
@@ -164,9 +165,7 @@ class Safety:
     """
 
     clearance: float = 0.01
-    workspace: (
-        tuple[tuple[float, float, float], tuple[float, float, float]] | None
-    ) = None
+    workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     deadman: float = 0.0
 
 

@@ -43,7 +43,10 @@ def capsules(urdf_xml: str) -> list[Capsule]:
             size = np.array([float(x) for x in box.get("size", "").split()])
             place = shape.find("origin")
             xyz, rpy = (
-                [float(x) for x in (place.get(k, "0 0 0") if place is not None else "0 0 0").split()]
+                [
+                    float(x)
+                    for x in (place.get(k, "0 0 0") if place is not None else "0 0 0").split()
+                ]
                 for k in ("xyz", "rpy")
             )
             found += _enclose(link.get("name", ""), size, transform(xyz, rpy))
@@ -114,7 +117,8 @@ class Space:
                 (
                     g.name
                     for g in arms
-                    if {j.name for j in tree.chain(link)} & {u for j in g.joints for u, _, _ in j.urdf}
+                    if {j.name for j in tree.chain(link)}
+                    & {u for j in g.joints for u, _, _ in j.urdf}
                 ),
                 "",
             )
@@ -205,7 +209,7 @@ class Space:
                 )
         return ""
 
-    def _label(self, k: int) -> tuple[str, str]:
+    def _label(self, k: int | np.intp) -> tuple[str, str]:
         i, j = self._set[k]
         return self._shapes[i].link, self._shapes[j].link
 
@@ -239,9 +243,9 @@ class _Chains:
         self._gain = np.zeros((count, len(names)))
         self._bias = np.zeros(count)
         for column, name in enumerate(names):
-            for urdf, scale, offset in contract.joints[name].urdf:
+            for urdf, scale, bias in contract.joints[name].urdf:
                 self._gain[self._index[urdf], column] = scale
-                self._bias[self._index[urdf]] = offset
+                self._bias[self._index[urdf]] = bias
 
     def locate(self, link: str) -> tuple[int, FloatArray]:
         """Node that carries ``link`` and the fixed pose of the link in it."""

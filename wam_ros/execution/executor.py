@@ -136,6 +136,7 @@ class Executor:
         self._here: State | None = None
         self._release: FloatArray | None = None
         self._release_until = 0.0
+        self._then_disarm = False
         self.mode = Mode.DISARMED
         self.reason = "not armed yet"
         self.counters = Counters()
@@ -180,8 +181,8 @@ class Executor:
             return f"it is {now - chunk.t0:.2f} s old, more than {s.chunk_age} s"
         if chunk.t0 <= self._newest_t0:
             return "it is not newer than the last one"
-        if self._release is not None:
-            return "the arm is being released after a following error"
+        if self._release is not None or self._then_disarm:
+            return f"the arm is about to be disarmed: {self.reason}"
         if self._stale(now):
             return "joint states are stale"
         if self.mode is not Mode.TRACKING:
@@ -257,7 +258,7 @@ class Executor:
         self._limiter.reset(self.measured)
         self._gate.restart(self.measured)
         self._forget()
-        self._leap, self._release = "", None
+        self._leap, self._release, self._then_disarm = "", None, False
         self._newest_t0 = self._last_tick = -np.inf
         self.mode, self.reason = Mode.HOLDING, "armed, waiting for a chunk"
         return ""
@@ -265,14 +266,21 @@ class Executor:
     def disarm(self, reason: str) -> None:
         """Stop sending commands at once."""
         self._forget()
-        self._release = None
+        self._release, self._then_disarm = None, False
         if self.mode is not Mode.ESTOPPED:
             self.mode, self.reason = Mode.DISARMED, reason
 
     def hold(self, reason: str) -> None:
         """Decelerate to a hold and forget the chunk."""
-        if self.mode in (Mode.TRACKING, Mode.STOPPING) and self._release is None:
+        if self.mode is Mode.TRACKING:
             self._forget()
+            self.mode, self.reason = Mode.STOPPING, reason
+
+    def stop_and_disarm(self, reason: str) -> None:
+        """Stop with the largest deceleration allowed, then disarm."""
+        if self.mode in (Mode.HOLDING, Mode.TRACKING, Mode.STOPPING):
+            self._forget()
+            self._release, self._then_disarm = None, True
             self.mode, self.reason = Mode.STOPPING, reason
 
     def clock_jumped(self, reason: str) -> None:
@@ -370,10 +378,11 @@ class Executor:
                 self.disarm(self.reason)
             return command
         if self.mode is not Mode.TRACKING or self._path is None:
-            share = 1.0 if self.mode is Mode.ESTOPPED else self.settings.gentle
-            command = limiter.position if limiter.at_rest else limiter.brake(share)
+            command = limiter.position if limiter.at_rest else limiter.brake(self._share)
             if self.mode is Mode.STOPPING and limiter.at_rest:
                 self.mode = Mode.HOLDING
+                if self._then_disarm:
+                    self.disarm(self.reason)
             return command
         if self._pace.time >= self._path.end and limiter.at_rest:
             self._forget()
@@ -386,6 +395,12 @@ class Executor:
         command = limiter.follow(here, there, self._gripper)
         self.counters.limiter_ticks += int((limiter.limited & ~self._gripper).any())
         return command
+
+    @property
+    def _share(self) -> float:
+        """Share of the limits that a stop may use now."""
+        urgent = self.mode is Mode.ESTOPPED or self._then_disarm
+        return 1.0 if urgent else self.settings.gentle
 
     def _sample(self) -> State:
         """The path's state now, per second of the clock; grippers have their own way."""
@@ -439,15 +454,14 @@ class Executor:
 
         Follows the path as if nothing new came; a joint at rest stays.
         """
-        position, velocity, acceleration = self.state
-        still = np.zeros_like(position)
-        if self.mode is not Mode.TRACKING or self._path is None:
-            stop = self._limiter.stopping(
-                1.0 if self.mode is Mode.ESTOPPED else self.settings.gentle
-            )
-            return [tuple(x + y for x, y in zip((position, still, still), stop.at(float(t))))
-                    for t in times]  # type: ignore[misc]  # fmt: skip
+        position = self._limiter.position
         result: list[State] = []
+        if self.mode is not Mode.TRACKING or self._path is None:
+            stop = self._limiter.stopping(self._share)
+            for t in times:
+                x, v, a = stop.at(float(t))
+                result.append((position + x, v, a))
+            return result
         here = self._path.sample(self._pace.time)
         for t in times:
             p, v, a = self._path.sample(self._pace.time + float(t))
@@ -456,6 +470,11 @@ class Executor:
             v, a = (np.where(self._gripper, 0.0, x) for x in (v, a))
             result.append((np.clip(p, self._lower, self._upper), v, a))
         return result
+
+    @property
+    def pace(self) -> float:
+        """Present pace of the motion, 1 unless it is being slowed."""
+        return self._pace.rate if self.mode is Mode.TRACKING else 1.0
 
     @property
     def base(self) -> VelocityKeys:

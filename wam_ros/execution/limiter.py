@@ -14,12 +14,14 @@ between wanted state and stop, that is. Hence at every tick a stop inside all li
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from ruckig import InputParameter, Result, Ruckig, Trajectory
 
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Limits
 from wam_ros.execution.stop import Stop, stop
 
+Flags = NDArray[np.bool_]
 State = tuple[FloatArray, FloatArray, FloatArray]
 """Position, velocity and acceleration, each ``(D,)``."""
 
@@ -66,7 +68,10 @@ class Limiter:
         self.acceleration = np.zeros(len(self.position))
         self._lower = np.minimum(self._range[0], self.position)
         self._upper = np.maximum(self._range[1], self.position)
-        self._outside = bool(np.any((self._lower < self._range[0]) | (self._upper > self._range[1])))
+        self._outside = self._is_outside()
+
+    def _is_outside(self) -> bool:
+        return bool(np.any((self._lower < self._range[0]) | (self._upper > self._range[1])))
 
     @property
     def at_rest(self) -> bool:
@@ -87,7 +92,7 @@ class Limiter:
 
     # ---- one period ----------------------------------------------------------------------------
 
-    def follow(self, here: State, there: State, direct: FloatArray) -> FloatArray:
+    def follow(self, here: State, there: State, direct: Flags) -> FloatArray:
         """Advance one period along a path that is ``here`` now and ``there`` a period later.
 
         ``direct`` ``(D,)`` marks joints (grippers) that go for the position of ``there`` by the
@@ -128,7 +133,7 @@ class Limiter:
         x, v, a = self.stopping(share).at(self._dt)
         return self.position + x, v, a
 
-    def _take(self, wanted: State, beyond: FloatArray, there: State, direct: FloatArray) -> None:
+    def _take(self, wanted: State, beyond: Flags, there: State, direct: Flags) -> None:
         p, v, a = wanted
         for i in np.flatnonzero(beyond | direct):
             p[i], v[i], a[i] = self._planners[i].step(
@@ -147,11 +152,9 @@ class Limiter:
         if self._outside:
             self._lower = np.clip(self.position, self._lower, self._range[0])
             self._upper = np.clip(self.position, self._range[1], self._upper)
-            self._outside = bool(
-                np.any((self._lower < self._range[0]) | (self._upper > self._range[1]))
-            )
+            self._outside = self._is_outside()
 
-    def _safe(self, p: FloatArray, v: FloatArray, a: FloatArray) -> FloatArray:
+    def _safe(self, p: FloatArray, v: FloatArray, a: FloatArray) -> Flags:
         """Which joints ``(D,)`` could still stop inside every limit from this state."""
         # Far from every limit a bound will do: take the acceleration away, then stop from `top`.
         top = np.abs(v) + 0.5 * a * a / self.j_max
@@ -173,7 +176,7 @@ class Limiter:
             & (p + high <= self._upper + 1e-12)
         )
 
-    def _between(self, safe: State, wanted: State, unsafe: FloatArray) -> State:
+    def _between(self, safe: State, wanted: State, unsafe: Flags) -> State:
         # Any mixture of two motions inside the jerk limit is one, too.
         share, step = np.where(unsafe, 0.0, 1.0), 0.5
         for _ in range(_HALVINGS):

@@ -3,7 +3,7 @@
 The path is a minimum-jerk smoothing spline. Of all curves that start at the reference with its
 position, velocity and acceleration it is the one that minimises
 
-    sum_i w_i h (x(t_i) - row_i)^2  +  tau^6 * integral of (d3x/dt3)^2 dt .
+    sum_i h (x(t_i) - row_i)^2  +  tau^6 * integral of (d3x/dt3)^2 dt .
 
 A chunk brings its own future, so smoothing costs no delay: away from the ends, a motion of angular
 frequency w passes with gain 1 / (1 + (w tau)^6) and no phase shift. Rows that disagree with the
@@ -42,6 +42,7 @@ _HERMITE = np.array(
 _JERK = np.array([[36.0, 72.0, 120.0], [72.0, 192.0, 360.0], [120.0, 360.0, 720.0]])
 _ENERGY = _HERMITE[3:].T @ _JERK @ _HERMITE[3:]
 _NUDGE = 1e-12
+_FIRM = 30.0
 _TRIES, _MORE = 3, 1.5
 
 
@@ -116,7 +117,6 @@ def fit(
     rows: FloatArray,
     tau: float,
     rest: bool = False,
-    weights: FloatArray | None = None,
 ) -> Path:
     """Fit the smoothing spline.
 
@@ -129,9 +129,7 @@ def fit(
     tau
         Smoothing time (s); 0 goes through every row.
     rest
-        Whether the path must come to rest (no velocity, no acceleration) at its last knot.
-    weights
-        Trust in each row, ``(N,)``; 1 by default.
+        Whether the path must come to rest (no velocity, no acceleration) on its last row.
     """
     knots = np.concatenate([[start], times])
     h = np.diff(knots)
@@ -141,7 +139,9 @@ def fit(
     grow = np.power.outer(h / unit, [0.0, 1.0, 2.0, 0.0, 1.0, 2.0])
     ratio = (max(tau, 0.05 * unit) / unit) ** 6 * (h / unit) ** -5.0
     blocks = ratio[:, None, None] * _ENERGY * grow[:, :, None] * grow[:, None, :]
-    trust = np.ones(n) if weights is None else weights
+    trust = np.ones(n)
+    if rest:
+        trust[-1] = _FIRM
     band = np.zeros((6, 3 * n))
     for i in range(3):
         for j in range(i + 1):
