@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wam_ros.contract.data import CADENCES
+from wam_ros.wam import cli as wam_cli
 
 EPILOG = """\
 examples:
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _demo_parser(sub)
     p = sub.add_parser("doctor", help="what is installed, what is missing, what to type")
     p.add_argument("--json", metavar="FILE", help="write the findings to FILE")
+    wam_cli.add_parser(sub)
     for p in sub.choices.values():
         p.add_argument("--namespace", default="wam", help="namespace of the graph (default: wam)")
     return top
@@ -67,6 +69,8 @@ def _demo_parser(sub: Any) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; 0 on success, 1 when it did not work out, 2 on wrong usage."""
     args = parser().parse_args(argv)
+    if args.command in wam_cli.COMMANDS:
+        return wam_cli.run(args)
     from wam_ros.bringup import BringupError
     from wam_ros.contract import ContractError
 

@@ -168,7 +168,7 @@ class VaeStream:
         if self._waiting is not None:
             b, _, _, height, width = self._waiting.shape
             if (shape[0], *shape[3:]) != (b, height, width):
-                raise ValueError(f"frames have shape {shape}, the clip began as {b}x{height}x{width}")
+                raise ValueError(f"frames {shape} do not continue a clip of {b}x{height}x{width}")
 
 
 def _unshuffle(x: Tensor, p: int) -> Tensor:

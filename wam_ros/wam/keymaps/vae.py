@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from wam_ros.wam.config import VaeConfig
 from wam_ros.wam.keymaps import Entry
 
@@ -23,7 +25,7 @@ def _encoder(config: VaeConfig) -> list[Entry]:
     residual = config.kind == "wan2.2"
     out = _conv("encoder.conv1", (widths[0], channels, 3, 3, 3), "encoder.conv_in")
     flat = 0
-    for i, (before, width) in enumerate(zip(widths[:-1], widths[1:])):
+    for i, (before, width) in enumerate(itertools.pairwise(widths)):
         for j in range(config.num_res_blocks):
             name, target = _place("down", residual, i, j, flat)
             out += _residual(name, before if j == 0 else width, width, target)
@@ -47,7 +49,7 @@ def _decoder(config: VaeConfig) -> list[Entry]:
     out = _conv("decoder.conv1", (widths[0], config.z_dim, 3, 3, 3), "decoder.conv_in")
     out += _middle("decoder", widths[0])
     flat = 0
-    for i, (before, width) in enumerate(zip(widths[:-1], widths[1:])):
+    for i, (before, width) in enumerate(itertools.pairwise(widths)):
         # Wan2.1 halves the channels in the upsampling convolution, Wan2.2 in the next stage.
         if not residual and i > 0:
             before //= 2

@@ -1,0 +1,1 @@
+"""Checkpoints in the released layout: reading, checking, merging and writing them."""
