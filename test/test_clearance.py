@@ -113,6 +113,7 @@ def test_tool_may_not_leave_its_workspace() -> None:
     contract, _, space, home = model("franka_droid", workspace=box)
     assert space.check(home, home) == ""
     out = home.copy()
-    out[contract.control_names.index("fr3_joint2")] += 0.9
+    for joint, by in (("fr3_joint2", 0.9), ("fr3_joint4", 1.2)):  # lean forward, reach out
+        out[contract.control_names.index(joint)] += by
     assert "leaves its workspace" in space.check(out, out)
     assert contract.safety == Safety(workspace=box)
