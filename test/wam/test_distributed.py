@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -38,12 +39,13 @@ def pair(savings: Savings, **arguments: object) -> Pair:
     return Pair(FACTORY, {"size": "tiny", **arguments}, savings, threads=1)
 
 
-def head(savings: Savings, branches: object = None) -> PolicyHead:
+def head(savings: Savings, peers: Pair | None = None) -> PolicyHead:
     config = synthetic.config_of("tiny")
     text, image, vae = synthetic.random_encoders(config, torch.float32)
     dit = synthetic.random_dit("tiny")
+    branches = peers.branches(dit, savings) if peers else None
     negative = synthetic.prompt(config, 1)
-    return PolicyHead(config, dit, text, image, vae, negative, savings, branches)  # type: ignore[arg-type]
+    return PolicyHead(config, dit, text, image, vae, negative, savings, branches)
 
 
 def unbatched(savings: Savings) -> Savings:
@@ -62,8 +64,7 @@ def test_two_ranks_give_the_actions_of_one_bit_for_bit(name: str, bounded: None)
     savings = getattr(Savings, name)()
     one = head(unbatched(savings))
     with pair(savings) as peers:
-        dit = one.dit
-        two = head(savings, peers.branches(dit, savings))
+        two = head(savings, peers)
         for k in range(6):  # a whole window, its reset, and a new instruction
             prompt = 2 if k < 5 else 3
             options = CallOptions(4, 4, want_video=k % 2 == 0)
@@ -79,7 +80,7 @@ def test_two_ranks_give_the_actions_of_one_bit_for_bit(name: str, bounded: None)
 def test_guidance_comes_from_the_other_rank_and_only_what_changed_travels(bounded: None) -> None:
     savings = Savings.all()
     with pair(savings, seed=1) as peers:
-        two = head(savings, peers.branches(synthetic.random_dit("tiny"), savings))
+        two = head(savings, peers)
         sizes = []
         for k, steps in enumerate((1, 1, 4)):
             before = peers.link.sent_bytes
@@ -102,8 +103,8 @@ def test_guidance_comes_from_the_other_rank_and_only_what_changed_travels(bounde
 def test_a_killed_rank_is_a_named_error(bounded: None) -> None:
     savings = Savings.all()
     with pair(savings) as peers:
-        branches = peers.branches(synthetic.random_dit("tiny"), savings, deadline_s=5.0)
-        two = head(savings, branches)
+        two = head(savings, peers)
+        branches: Any = two.branches
         call(two, 0, CallOptions(2, 2))
         original, count = branches._own.denoise, [0]
 
@@ -114,7 +115,7 @@ def test_a_killed_rank_is_a_named_error(bounded: None) -> None:
                 peers.process.wait()
             return original(*args)  # type: ignore[arg-type]
 
-        branches._own.denoise = kill_during_the_second  # type: ignore[assignment, method-assign]
+        branches._own.denoise = kill_during_the_second
         with pytest.raises(PeerError, match=r"rank 1 .*killed by signal 9"):
             for k in range(1, 3):
                 call(two, k, CallOptions(4, 4))
@@ -125,8 +126,8 @@ def test_a_killed_rank_is_a_named_error(bounded: None) -> None:
 def test_a_stuck_rank_is_an_error_within_the_deadline(bounded: None) -> None:
     savings = Savings.all()
     with pair(savings) as peers:
-        branches = peers.branches(synthetic.random_dit("tiny"), savings)
-        two = head(savings, branches)
+        two = head(savings, peers)
+        branches: Any = two.branches
         call(two, 0, CallOptions(2, 2))
         branches.deadline_s = 0.5
         os.kill(peers.process.pid, signal.SIGSTOP)
@@ -137,8 +138,8 @@ def test_a_stuck_rank_is_an_error_within_the_deadline(bounded: None) -> None:
 def test_a_failing_rank_says_why(bounded: None) -> None:
     savings = Savings.all()
     with pair(savings, layers=1) as peers:
-        branches = peers.branches(synthetic.random_dit("tiny"), savings)
-        two = head(savings, branches)
+        two = head(savings, peers)
+        branches: Any = two.branches
         call(two, 0, CallOptions(2, 2))
         with pytest.raises(PeerError, match="rank 1 failed: IndexError"):
             branches.past(1, uncond=True)
