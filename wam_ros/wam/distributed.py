@@ -37,7 +37,8 @@ from wam_ros.wam.savings import Savings
 from wam_ros.wam.wire import Kind, Link, PeerError
 
 READY = "wam_peer_ready"
-_STOP_S = 2.0
+# A busy machine takes a while to end an interpreter.
+_STOP_S = 10.0
 
 
 class BranchRank:
