@@ -31,6 +31,9 @@ from wam_ros.wam.unipc import UniPC, make_schedule
 
 Tokens = tuple[torch.Tensor, torch.Tensor]
 
+# Prompt embeddings to keep; one of the 14B is 4 MB.
+_PROMPTS = 32
+
 
 @dataclass(frozen=True)
 class CallOptions:
@@ -172,6 +175,8 @@ class PolicyHead:
         self._synchronize = synchronize
         self._embedded: dict[bytes, torch.Tensor] = {}
         self._schedules: dict[tuple[int, float], _Schedules] = {}
+        # Counts windows for good: what is kept for one must never pass for another's.
+        self._window = 0
         self.restart()
 
     @property
@@ -188,7 +193,6 @@ class PolicyHead:
         """Forget prompt and window; the next call starts over."""
         self.next_frame = 0
         self._language: torch.Tensor | None = None
-        self._window = 0
         self._clip: torch.Tensor | None = None
         self._conditioning: WindowConditioning | None = None
 
@@ -201,6 +205,8 @@ class PolicyHead:
         with torch.no_grad():
             embedding = self._text(ids.to(self.device), mask.to(self.device)).to(self.dtype)
         if self.savings.cache_context:
+            if len(self._embedded) >= _PROMPTS:
+                self._embedded.pop(next(iter(self._embedded)))
             self._embedded[key] = embedding
         return embedding
 
