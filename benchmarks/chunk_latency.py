@@ -309,8 +309,9 @@ def show(r: dict[str, Any]) -> None:
     label = "speed result, random weights" if r["weights"] == "random" else "checkpoint"
     cut = "" if not s["layers"] else f", cut to {s['layers']} layers"
     print(f"{r['model']}{cut} on {r['device']}: {label}")
+    bits = s["dtype"] if s["precision"] == "bf16" else f"{s['precision']} over {s['dtype']}"
     print(
-        f"  {s['precision']} ({s['dtype']} activations), {s['steps']} steps, CFG {s['cfg']}, "
+        f"  {bits}, {s['steps']} steps, CFG {s['cfg']}, "
         f"{s['cadence']}, attention {s['attention']}, compile {s['compile']}, "
         f"graphs {'on' if s['graphs'] else 'off'}"
     )

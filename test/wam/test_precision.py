@@ -218,6 +218,13 @@ def test_a_quantised_state_survives_a_file(tmp_path: Path, precision: str) -> No
         assert torch.equal(tensor.float(), second.state_dict()[name].float()), name
 
 
+def test_the_released_layout_takes_no_quantised_weights(tmp_path: Path) -> None:
+    networks = random_networks(tiny())
+    apply_precision(networks.dit, "fp8")
+    with pytest.raises(ValueError, match=r"weight_scale is no tensor of the layout"):
+        save(tmp_path / "out", tiny(), networks)
+
+
 def test_an_unquantised_state_loads_into_a_quantised_model() -> None:
     source = model()
     state = copy.deepcopy(source.state_dict())

@@ -95,3 +95,5 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert "either a checkpoint folder or --random" in capsys.readouterr().err
     assert cli.main(["quantize-report", "--random", "9b"]) == 2
     assert "no size '9b'; there are tiny, small, 5b, 14b" in capsys.readouterr().err
+    assert cli.main(["quantize-report", "--random", "tiny", "--precision", "nvfp4"]) == 2
+    assert "Blackwell" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from wam_ros.wam.head import CallOptions, PolicyHead, seeded_noise
 from wam_ros.wam.precision.apply import apply_precision
 from wam_ros.wam.precision.fp8 import Fp8Linear
 from wam_ros.wam.precision.int8 import Int8Linear
+from wam_ros.wam.precision.nvfp4 import torchao_config
 from wam_ros.wam.precision.sensitive import reason_to_keep
 from wam_ros.wam.savings import Savings
 
@@ -160,6 +161,8 @@ def accuracy(
         One of `PRECISIONS`; layers of ``nvfp4`` are compared end to end only.
     """
     dit, positions = networks.dit, window_calls(config.dit)
+    if precision == "nvfp4":
+        torchao_config(dit.patch_embedding.weight.device)
     reference = str(dit.patch_embedding.weight.dtype).removeprefix("torch.")
     found = AccuracyReport(config.name, precision, reference, positions)
     found.bytes["reference"] = sum(p.nbytes for p in dit.parameters())

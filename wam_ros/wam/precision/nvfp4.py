@@ -12,7 +12,7 @@ _CAPABILITY = (10, 0)
 _PLACES = ("torchao.prototype.mx_formats", "torchao.prototype.mx_formats.inference_workflow")
 
 
-class Nvfp4Unavailable(RuntimeError):
+class Nvfp4Unavailable(ValueError):
     """The machine or its packages cannot do NVFP4; the message says what it takes."""
 
 
