@@ -79,18 +79,21 @@ def savings_of(o: argparse.Namespace) -> Savings:
     return dataclasses.replace(Savings.all(), batched_cfg=o.cfg == "batched")
 
 
+def random_arguments(o: argparse.Namespace, device: str) -> dict[str, Any]:
+    """What `synthetic.random_dit` takes; another process is given the same."""
+    names = ("size", "seed", "dtype", "precision", "layers", "rows")
+    return {"device": device, **{n: getattr(o, n) for n in names}}
+
+
 def make_networks(o: argparse.Namespace) -> tuple[WamConfig, Networks]:
     """The model on the device, and what it is."""
     dtype = getattr(torch, o.dtype)
     if o.checkpoint:
         loaded = load(o.checkpoint, device=o.device, dtype=dtype, precision=o.precision)
         return loaded.config, loaded.networks
-    config = synthetic.config_of(o.size, o.layers)
-    if o.rows:
-        config = config.with_action_rows(o.rows)
+    config = synthetic.config_of(o.size, o.layers, o.rows)
     if o.encoders == "none":
-        dit = synthetic.random_dit(o.size, o.seed, o.device, o.dtype, o.precision, o.layers)
-        dit.config = config.dit
+        dit = synthetic.random_dit(**random_arguments(o, o.device))
         text, image, vae = synthetic.random_encoders(config, dtype)
         return config, Networks(dit, text, image, vae)  # type: ignore[arg-type]
     return config, synthetic.random_networks(config, o.seed, o.device, dtype, o.precision)
@@ -132,10 +135,12 @@ class Runner:
         o, dit = self.o, self.head.dit
         if o.cfg == "two-ranks":
             other = "cuda:1" if o.device.startswith("cuda") else o.device
-            given = (o.size, o.seed, other, o.dtype, o.precision, o.layers)
-            names = ("size", "seed", "device", "dtype", "precision", "layers")
-            factory = "wam_ros.wam.synthetic:random_dit"
-            self.pair = Pair(factory, dict(zip(names, given)), self.savings, o.device)
+            factory, given = "wam_ros.wam.synthetic:random_dit", random_arguments(o, other)
+            if o.checkpoint:
+                factory = "wam_ros.wam.peer:checkpoint_dit"
+                given = {"folder": str(o.checkpoint), "device": other}
+                given |= {"dtype": o.dtype, "precision": o.precision}
+            self.pair = Pair(factory, given, self.savings, o.device)
             return self.pair.branches(dit, self.savings, deadline_s=120.0)
         kind = GraphedBranches if o.graphs else LocalBranches
         return kind(dit, self.savings)

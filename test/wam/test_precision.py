@@ -14,10 +14,10 @@ from torch import nn
 
 from wam_ros.wam.checkpoint.load import load
 from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.config import WamConfig, tiny
+from wam_ros.wam.config import WamConfig, preset, tiny
 from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.head import apply_savings
-from wam_ros.wam.precision import PrecisionError, apply_precision, describe
+from wam_ros.wam.precision import PrecisionError, apply_precision, describe, prepare
 from wam_ros.wam.precision import fp8 as fp8_module
 from wam_ros.wam.precision.fp8 import Fp8Linear, best_kernel, product, quantize_rows
 from wam_ros.wam.precision.int8 import Int8Linear
@@ -146,6 +146,16 @@ def test_what_is_replaced_and_what_is_kept() -> None:
     assert dit.blocks[0].ffn[0].weight.dtype == torch.float8_e4m3fn
     assert report.bytes < report.bytes_bf16
     assert report.bytes_bf16 == 2 * sum(p.numel() for p in model().parameters())
+
+
+@pytest.mark.parametrize(("size", "bf16_gb", "fp8_gb"), [("14b", 33.0, 16.8), ("5b", 11.2, 5.7)])
+def test_bytes_of_the_released_sizes(size: str, bf16_gb: float, fp8_gb: float) -> None:
+    with torch.device("meta"):
+        dit = CausalDiT(preset(size).dit).to(torch.bfloat16)
+    prepare(dit, "fp8")
+    report = describe(dit)
+    assert report.bytes_bf16 / 1e9 == pytest.approx(bf16_gb, abs=0.05)
+    assert report.bytes / 1e9 == pytest.approx(fp8_gb, abs=0.1)
 
 
 def test_every_reason_names_a_layer_of_the_model() -> None:

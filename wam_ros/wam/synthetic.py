@@ -24,8 +24,10 @@ from wam_ros.wam.stored import StoredNetwork, place
 SIZES = ("tiny", "small", "5b", "14b")
 
 
-def config_of(size: str, layers: int = 0) -> WamConfig:
-    """Configuration by name; ``layers`` above zero cuts the transformer to that many blocks.
+def config_of(size: str, layers: int = 0, rows: int = 0) -> WamConfig:
+    """Configuration by name.
+
+    ``layers`` above zero cuts the transformer to that many blocks, ``rows`` sets the action rows.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def config_of(size: str, layers: int = 0) -> WamConfig:
         raise ConfigError(f"no size '{size}'; there are {', '.join(SIZES)}")
     if layers:
         config = replace(config, dit=replace(config.dit, num_layers=layers))
-    return config
+    return config.with_action_rows(rows) if rows else config
 
 
 class _Random:
@@ -80,12 +82,14 @@ def random_dit(
     dtype: str = "float32",
     precision: str = "bf16",
     layers: int = 0,
+    rows: int = 0,
 ) -> CausalDiT:
     """A transformer with random weights, quantised as they are drawn.
 
     Takes plain values only, so that another process can be told to build the same one.
     """
-    return _fill_dit(config_of(size, layers), seed, device, getattr(torch, dtype), precision)
+    config = config_of(size, layers, rows)
+    return _fill_dit(config, seed, device, getattr(torch, dtype), precision)
 
 
 def _fill_dit(
