@@ -196,7 +196,7 @@ def test_denoising_leaves_the_past_alone() -> None:
             inputs.context,
             cache,
         )
-        assert torch.equal(first[1], again[1])
+        assert relative_l2(again[1], first[1]) < 1e-6
         assert cache.length == length == 3 * config.dit.frame_seqlen
         assert all(torch.equal(a, cache.past(i)) for i, a in enumerate(before))
 

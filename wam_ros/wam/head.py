@@ -17,6 +17,8 @@ from wam_ros.wam.conditioning import (
     StagedClip,
     Vae,
     WindowConditioning,
+    check_images,
+    clip_schedule,
     observed_latents,
     reference_frame,
     to_video,
@@ -172,6 +174,8 @@ class PolicyHead:
         self._synchronize = synchronize
         self._embedded: dict[bytes, torch.Tensor] = {}
         self._schedules: dict[tuple[int, float], _Schedules] = {}
+        # Counts on over restarts: the branches keep projections under this number.
+        self._window = 0
         self.restart()
 
     @property
@@ -188,7 +192,6 @@ class PolicyHead:
         """Forget prompt and window; the next call starts over."""
         self.next_frame = 0
         self._language: torch.Tensor | None = None
-        self._window = 0
         self._clip: torch.Tensor | None = None
         self._conditioning: WindowConditioning | None = None
 
@@ -282,12 +285,35 @@ class PolicyHead:
         Raises
         ------
         ValueError
-            For images or a state of the wrong shape, or a number of frames without a rule.
+            For inputs of the wrong shape, or a number of frames without a rule. Nothing has moved
+            then. After any other error the next call starts a window over, because the cache may
+            be ahead of the frame counter.
         """
+        self._check(images, ids, mask, state, noise_video, noise_action)
         options = options or CallOptions.of(self.config.head)
-        watch = Stopwatch(self.device, self._synchronize)
-        self._check_state(state)
         reset = self.will_reset(ids, images.shape[1])
+        if not reset and staged is None:
+            clip_schedule(images.shape[1], self.dit.config.num_frame_per_block)
+        try:
+            return self._call(
+                reset, images, ids, mask, state, options, (noise_video, noise_action), staged
+            )
+        except BaseException:
+            self.next_frame = 0
+            raise
+
+    def _call(
+        self,
+        reset: str,
+        images: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        state: torch.Tensor,
+        options: CallOptions,
+        given: tuple[torch.Tensor | None, torch.Tensor | None],
+        staged: torch.Tensor | None,
+    ) -> CallResult:
+        watch = Stopwatch(self.device, self._synchronize)
         if reset:
             self.next_frame = 0
             self._language = ids.cpu().clone()
@@ -301,7 +327,7 @@ class PolicyHead:
             self._prefill(observed, bool(reset), need_uncond)
         prefills = self.branches.forwards
         self.branches.reset_counts()
-        noise = self._draw(state.shape[0], noise_video, noise_action)
+        noise = self._draw(state.shape[0], *given)
         with watch.stage("denoise"):
             video, action, timesteps = self._denoise(noise, state, skip, options)
         start = self.next_frame
@@ -322,13 +348,40 @@ class PolicyHead:
             watch.seconds,
         )
 
-    def _check_state(self, state: torch.Tensor) -> None:
-        c = self.dit.config
-        if state.ndim != 3 or state.shape[1:] != (c.num_state_per_block, c.max_state_dim):
-            raise ValueError(
-                f"state is {tuple(state.shape)}, expected [B, {c.num_state_per_block}, "
-                f"{c.max_state_dim}] (pad the state vector with zeros)"
-            )
+    def _check(
+        self,
+        images: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        state: torch.Tensor,
+        noise_video: torch.Tensor | None,
+        noise_action: torch.Tensor | None,
+    ) -> None:
+        c, h = self.dit.config, self.config.head
+        check_images(images, None if h.resize_input else (h.video_height, h.video_width))
+        batch = images.shape[0]
+        video = (c.out_dim, c.num_frame_per_block, *self.config.latent_size)
+        expected = {
+            "ids": (ids, (c.text_len,), "tokenise to that length"),
+            "mask": (mask, (c.text_len,), "one entry per token"),
+            "state": (
+                state,
+                (c.num_state_per_block, c.max_state_dim),
+                "pad the state vector with zeros",
+            ),
+            "noise_video": (noise_video, video, "one block of latents"),
+            "noise_action": (noise_action, (c.num_action_per_block, c.action_dim), "one block"),
+        }
+        for name, (tensor, shape, hint) in expected.items():
+            if tensor is None:
+                continue
+            if tuple(tensor.shape[1:]) != shape:
+                wanted = ", ".join(map(str, shape))
+                raise ValueError(
+                    f"{name}: shape {tuple(tensor.shape)}, expected [B, {wanted}] ({hint})"
+                )
+            if tensor.shape[0] != batch:
+                raise ValueError(f"{name}: batch of {tensor.shape[0]}, images have {batch}")
 
     def _observe(
         self, images: torch.Tensor, reset: str, staged: torch.Tensor | None, watch: Stopwatch
