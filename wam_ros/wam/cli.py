@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COMMANDS = ("parity", "inspect-checkpoint")
+COMMANDS = ("parity", "inspect-checkpoint", "savings-report")
 
 # What each command imports, and the distribution that brings it.
 _NEEDS = {
     "parity": ("torch", "diffusers", "transformers", "safetensors", "ftfy"),
     "inspect-checkpoint": ("numpy", "yaml"),
+    "savings-report": ("torch", "diffusers", "transformers"),
 }
 _DISTRIBUTION = {"yaml": "pyyaml"}
 
@@ -32,6 +33,12 @@ def add_parser(sub: Any) -> None:
     p.add_argument("folder", type=Path, metavar="DIR", help="checkpoint in the released layout")
     p.add_argument("--base", type=Path, metavar="DIR", help="for LoRA: what it was trained on")
     p.add_argument("--json", metavar="FILE", help="write the findings to FILE")
+    p = sub.add_parser(
+        "savings-report", help="what each saving changes in the actions, and what it saves"
+    )
+    p.add_argument("--seed", type=int, default=0, help="of weights, frames and states")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    p.add_argument("--json", metavar="FILE", help="write the figures to FILE")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         )
         return 2
     try:
-        return {"parity": _parity, "inspect-checkpoint": _inspect}[args.command](args)
+        commands = {"parity": _parity, "inspect-checkpoint": _inspect, "savings-report": _savings}
+        return commands[args.command](args)
     except (OSError, ValueError) as error:
         print(f"wam {args.command}: {error}", file=sys.stderr)
         return 2
@@ -70,6 +78,20 @@ def _inspect(args: argparse.Namespace) -> int:
     print(render(findings))
     _write(args.json, findings.to_json())
     return 1 if findings.problems else 0
+
+
+def _savings(args: argparse.Namespace) -> int:
+    import torch
+
+    from wam_ros.wam import savings_check
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    found = savings_check.report(args.seed)
+    for line in savings_check.lines(found):
+        print(line)
+    _write(args.json, found)
+    return 0 if found["ok"] else 1
 
 
 def _write(path: str | None, data: Any) -> None:
