@@ -279,7 +279,7 @@ def test_mask_by_the_rules_of_teacher_forcing(
     def sees(query: tuple[str, int, int], key: tuple[str, int, int]) -> bool:
         kind, _, b = query
         if kind == "clean":
-            recent = key[1] >= (b + 1) * k + 1 - size or key[1] == 0
+            recent = key[1] >= (b + 1) * k + 1 - size or key[1] == 0 or key[2] == b
             return key[0] == "clean" and key[2] <= b and recent
         if kind == "state":
             return key[0] == "state" and key[2] == b

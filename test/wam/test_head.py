@@ -1,390 +1,171 @@
-"""The policy head: when a window starts over, what runs how often, and what it refuses."""
+"""The policy head: resets, sampling modes, savings that change no action, failure."""
 
 from __future__ import annotations
 
 import dataclasses
-from itertools import pairwise
+from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from wam_ros.wam.conditioning import StagedClip, clip_schedule, observed_latents
-from wam_ros.wam.config import WamConfig, tiny
-from wam_ros.wam.head import CallOptions, CallResult, PolicyHead
-from wam_ros.wam.parity.result import relative_l2
-from wam_ros.wam.random_model import random_head, random_prompt
+from wam_ros.wam.head import CallOptions, CallResult
 from wam_ros.wam.savings import Savings
-from wam_ros.wam.skipping import static_steps
 
-SMALL = tiny(latent=(2, 4))
-PROMPT, OTHER = random_prompt(SMALL, 1), random_prompt(SMALL, 2)
-ONE_STEP = CallOptions(steps=1)
-SAME = 1e-6
-"""Where nothing is computed differently; kernels still round by the alignment of memory."""
+from .heads import images, make_head, run_calls, state, tokens
 
-
-def frames(count: int, seed: int = 0, config: WamConfig = SMALL) -> torch.Tensor:
-    """Composites uint8 [1, count, H, W, 3]."""
-    g = torch.Generator().manual_seed(seed)
-    size = (1, count, config.head.video_height, config.head.video_width, 3)
-    return torch.randint(0, 256, size, dtype=torch.uint8, generator=g)
+FAST = CallOptions(steps=4, dit_steps=16)
+MODES = {
+    "8 of 16": CallOptions(16, 8),
+    "4": CallOptions(4, 16),
+    "1": CallOptions(1, 16),
+    "dynamic": CallOptions(8, 16, dynamic=True),
+    "flash": CallOptions(2, 16, final_noise=0.8),
+}
 
 
-def state(seed: int = 0, config: WamConfig = SMALL) -> torch.Tensor:
-    c = config.dit
-    g = torch.Generator().manual_seed(seed)
-    return torch.rand(1, c.num_state_per_block, c.max_state_dim, generator=g) * 2 - 1
+COUNTS = (1, 4, 8)
 
 
-def call(
-    head: PolicyHead, count: int, options: CallOptions = ONE_STEP, seed: int = 0
-) -> CallResult:
-    return head.call(frames(count, seed, head.config), *PROMPT, state(seed, head.config), options)
+@cache
+def _plain(mode: str, kind: str = "wan2.1", rows: int = 24) -> list[CallResult]:
+    """What the plain path returns, video and all."""
+    return run_calls(make_head(kind=kind, rows=rows), MODES[mode], COUNTS)
 
 
-@pytest.fixture(scope="module")
-def shared_head() -> PolicyHead:
-    """One head for the tests that restart it; its weights never change."""
-    return random_head(SMALL, Savings.all())
+def _error(ours: list[CallResult], plain: list[CallResult]) -> float:
+    pairs = zip(ours, plain)
+    return max(float((a.action - b.action).norm() / b.action.norm()) for a, b in pairs)
 
 
-@pytest.fixture
-def head(shared_head: PolicyHead) -> PolicyHead:
-    shared_head.restart()
-    return shared_head
-
-
-# ---------------------------------------------------------------------- reset rules
-
-
-def test_a_window_fills_and_starts_over(head: PolicyHead) -> None:
-    results = [call(head, 1), *(call(head, 9, seed=i) for i in range(1, 7))]
-    assert [r.reset for r in results] == [
-        *("first call", "", "", "", "window full"),
-        *("", ""),
-    ]
-    assert [r.start_frame for r in results] == [1, 3, 5, 7, 1, 3, 5]
-    assert [r.next_frame for r in results] == [3, 5, 7, 9, 3, 5, 7]
-    tokens = SMALL.dit.frame_seqlen
-    assert [r.cached_tokens // tokens for r in results] == [1, 3, 5, 7, 1, 3, 5]
-    assert [r.observed.shape[2] for r in results] == [1, 2, 2, 2, 1, 2, 2]
-    assert all(r.video is not None and r.video.shape[2] == 2 + bool(r.reset) for r in results)
-
-
-def test_a_new_instruction_and_a_single_frame_start_over(head: PolicyHead) -> None:
-    call(head, 1)
-    call(head, 9)
-    assert head.call(frames(9), *OTHER, state(), ONE_STEP).reset == "new instruction"
-    assert head.call(frames(9), *OTHER, state(), ONE_STEP).reset == ""
-    assert head.call(frames(1), *OTHER, state(), ONE_STEP).reset == "single frame"
-    head.restart()
-    assert head.call(frames(9), *OTHER, state(), ONE_STEP).reset == "first call"
-
-
-def test_the_mask_of_a_prompt_is_no_reason_to_start_over(head: PolicyHead) -> None:
-    # The release compares ids only.
-    call(head, 1)
-    assert head.will_reset(PROMPT[0], 9) == ""
-    assert head.will_reset(PROMPT[0].clone(), 9) == ""
-
-
-@pytest.mark.parametrize(("count", "used"), [(4, 3), (9, 8), (8, 0), (5, 0), (1, 0)])
-def test_which_frame_a_window_starts_from(head: PolicyHead, count: int, used: int) -> None:
-    images = frames(count)
-    many = head.call(images, *PROMPT, state(), ONE_STEP)
-    head.restart()
-    one = head.call(images[:, used : used + 1], *PROMPT, state(), ONE_STEP)
-    assert relative_l2(many.action, one.action) < SAME
-
-
-def test_nothing_is_left_of_the_window_before(head: PolicyHead) -> None:
-    fresh = call(head, 1, seed=5)
-    head.restart()
-    call(head, 1, seed=1)
-    for i in range(3):
-        call(head, 9, seed=i)
-    assert relative_l2(call(head, 1, seed=5).action, fresh.action) < SAME
-
-
-def test_restart_forgets_the_image_too(head: PolicyHead) -> None:
-    # The branches keep what they projected of prompt and image; a restart must not revive it.
-    fresh = random_head(SMALL, Savings.all())
-    call(head, 1, seed=1)
-    head.restart()
-    ours = call(head, 1, seed=2)
-    assert relative_l2(ours.action, call(fresh, 1, seed=2).action) < SAME
-
-
-def test_without_a_limit_every_call_starts_over() -> None:
-    head = random_head(tiny(latent=(2, 4), max_chunk_size=-1), Savings.none())
-    assert [call(head, 9).reset for _ in range(3)] == ["first call", "window full", "window full"]
-
-
-def test_the_past_matters(head: PolicyHead) -> None:
-    def second(seed: int) -> torch.Tensor:
-        head.restart()
-        call(head, 1, seed=seed)
-        return head.call(frames(9), *PROMPT, state(), ONE_STEP).action
-
-    assert relative_l2(second(1), second(2)) > 1e-4
-
-
-# ---------------------------------------------------------------------- what runs
-
-
-@pytest.mark.parametrize(
-    ("options", "runs"),
-    [
-        (CallOptions(steps=16, dit_steps=16), 16),
-        (CallOptions(steps=16, dit_steps=8), 8),
-        (CallOptions(steps=16, dit_steps=5), 5),
-        (CallOptions(steps=4), 4),
-        (CallOptions(steps=1), 1),
-    ],
-)
-@pytest.mark.parametrize("video", [True, False])
-def test_forwards_per_call(options: CallOptions, runs: int, video: bool) -> None:
-    options = dataclasses.replace(options, want_video=video)
-    plain, lean = random_head(SMALL, Savings.none()), random_head(SMALL, Savings.all())
-    first = [call(h, 1, options) for h in (plain, lean)]
-    assert [r.denoises for r in first] == [(runs, runs), (runs, runs if video else runs - 1)]
-    second = [call(h, 9, options, 1) for h in (plain, lean)]
-    assert second[0].prefills == (1, 1)
-    assert second[0].timesteps == second[1].timesteps
-    assert len(second[0].timesteps) == runs
-    assert (second[0].video is None) == (not video)
-    if runs == 1 and not video:
-        assert [r.prefills for r in (first[1], second[1])] == [(1, 0), (1, 0)]
-    for a, b in (first, second):
-        assert relative_l2(b.action, a.action) < 1e-4
-
-
-def test_the_steps_that_run_are_those_of_the_mask(head: PolicyHead) -> None:
-    every = call(head, 1, CallOptions(dit_steps=16)).timesteps
-    for count in (8, 7, 6, 5):
-        ran = call(head, 1, CallOptions(dit_steps=count)).timesteps
-        assert ran == tuple(every[i] for i in static_steps(16, count))
-
-
-def test_dynamic_skipping_skips_by_its_rule(head: PolicyHead) -> None:
-    every = call(head, 1, CallOptions(dit_steps=16))
-    dynamic = call(head, 1, CallOptions(dynamic=True))
-    assert every.timesteps[:2] == dynamic.timesteps[:2]
-    index = [every.timesteps.index(t) for t in dynamic.timesteps]
-    assert all(b - a in (1, 3, 5) for a, b in pairwise(index))
-    # With guidance off the scale and full noise the velocities hardly turn: some steps are saved.
-    calm = call(head, 1, CallOptions(dynamic=True, guidance=0.0))
-    assert 2 <= len(calm.timesteps) < 16
-
-
-def test_guidance_moves_the_video_and_never_the_first_velocity_of_the_action(
-    head: PolicyHead,
-) -> None:
-    one = [call(head, 1, CallOptions(steps=1, guidance=g)) for g in (1.0, 5.0)]
-    assert relative_l2(one[1].action, one[0].action) < SAME
-    assert one[0].video is not None and one[1].video is not None
-    assert relative_l2(one[1].video, one[0].video) > 1e-2
-    # From the second step on the action sees the guided video.
-    two = [call(head, 1, CallOptions(steps=2, guidance=g)) for g in (1.0, 5.0)]
-    assert relative_l2(two[1].action, two[0].action) > 1e-4
-
-
-def test_decoupled_schedule_leaves_noise_in_the_video_only(head: PolicyHead) -> None:
-    full = call(head, 1, CallOptions(steps=4))
-    flash = call(head, 1, CallOptions(steps=4, final_noise=0.8))
-    assert min(flash.timesteps) >= 800 > min(full.timesteps)
-    noise = head._draw(1, None, None)[0]
-    assert full.video is not None and flash.video is not None
-
-    def likeness(video: torch.Tensor) -> float:
-        a, b = video[:, :, -2:].flatten(), noise.flatten()
-        return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
-
-    assert likeness(flash.video) > likeness(full.video)
-    assert relative_l2(flash.action, full.action) > 1e-4
-
-
-def test_options_come_from_the_configuration() -> None:
-    config = dataclasses.replace(
-        SMALL.head, decouple_inference_noise=True, num_inference_steps=4, cfg_scale=3.0
-    )
-    options = CallOptions.of(config)
-    assert (options.steps, options.final_noise, options.guidance) == (4, 0.8, 3.0)
-    assert CallOptions.of(SMALL.head).final_noise == 0.0
-
-
-def test_the_same_noise_every_call_and_in_video_and_action(head: PolicyHead) -> None:
-    video, action = head._draw(1, None, None)
-    again = head._draw(1, None, None)
-    assert torch.equal(video, again[0])
-    n = min(video.numel(), action.numel()) // 16 * 16
-    assert torch.equal(video.flatten()[:n], action.flatten()[:n])
-
-
-# ---------------------------------------------------------------------- sizes
+@pytest.mark.parametrize("want_video", [True, False])
+@pytest.mark.parametrize("name", [*Savings.names(), "all"])
+def test_each_saving_returns_the_same_actions(name: str, want_video: bool) -> None:
+    options = dataclasses.replace(MODES["4"], want_video=want_video)
+    savings = Savings.all() if name == "all" else Savings.only(name)
+    expected, found = _plain("4"), run_calls(make_head(savings), options, COUNTS)
+    assert _error(found, expected) < 2e-5
+    assert [r.reset for r in found] == [r.reset for r in expected]
+    if want_video:
+        for a, b in zip(found, expected):
+            torch.testing.assert_close(a.video, b.video, atol=2e-4, rtol=2e-4)
+    else:
+        assert all(r.video is None for r in found)
 
 
 @pytest.mark.parametrize("rows", [24, 48])
 @pytest.mark.parametrize("kind", ["wan2.1", "wan2.2"])
-def test_24_and_48_rows_share_their_weights(rows: int, kind: str) -> None:
-    config = tiny(kind=kind, latent=(2, 4)).with_action_rows(rows)
-    head = random_head(config, Savings.all())
-    for count in (1, 9):
-        result = call(head, count)
-        assert result.action.shape == (1, rows, config.dit.action_dim)
-        assert bool(torch.isfinite(result.action).all())
+@pytest.mark.parametrize("mode", MODES)
+def test_all_savings_in_every_sampling_mode(mode: str, kind: str, rows: int) -> None:
+    options = dataclasses.replace(MODES[mode], want_video=False)
+    expected = _plain(mode, kind, rows)
+    found = run_calls(make_head(Savings.all(), kind, rows), options, COUNTS)
+    assert all(r.action.shape == (1, rows, 8) for r in found)
+    assert _error(found, expected) < 2e-5
+    assert [r.timesteps for r in found] == [r.timesteps for r in expected]
 
 
-@pytest.mark.parametrize("num_frames", [5, 17, 33])
-def test_conditioning_shorter_than_the_window(num_frames: int) -> None:
-    heads = [
-        random_head(tiny(latent=(2, 4), num_frames=num_frames), s)
-        for s in (Savings.none(), Savings.all())
-    ]
-    total = (num_frames - 1) // 4 + 1
-    for i in range(6):
-        plain, lean = (call(h, 9 if i else 1, CallOptions(steps=2), i) for h in heads)
-        assert relative_l2(lean.action, plain.action) < 1e-4
-        conditioning = heads[0]._conditioning
-        assert conditioning is not None
-        start = plain.start_frame
-        y = conditioning.y(start, 2)
-        ys = conditioning.y(0, total)
-        assert y is not None and ys is not None
-        first = start if start + 2 <= total else total - 2
-        assert torch.equal(y, ys[:, :, first : first + 2])
+def test_one_step_without_video_never_runs_the_unconditional_branch() -> None:
+    head = make_head(Savings.all())
+    options = CallOptions(1, want_video=False)
+    for result in run_calls(head, options, (1, 4, 4)):
+        assert result.prefills == (1, 0)
+        assert result.denoises == (1, 0)
+    # Wanting the video later catches up on what was left out.
+    plain = make_head()
+    run_calls(plain, CallOptions(1), (1, 4, 4))
+    late = [head, plain]
+    calls = [h.call(images(h, 4, 9), *tokens(0), state(h), CallOptions(1)) for h in late]
+    assert (calls[0].prefills, calls[0].denoises) == ((1, 4), (1, 1))
+    torch.testing.assert_close(calls[0].video, calls[1].video, atol=2e-4, rtol=2e-4)
 
 
-# ---------------------------------------------------------------------- observed clips
+def test_last_step_drops_one_forward() -> None:
+    options = CallOptions(16, 8, want_video=False)
+    plain = run_calls(make_head(), options, (1,))[0]
+    saved = run_calls(make_head(Savings.only("dead_uncond")), options, (1,))[0]
+    assert plain.denoises == (8, 8)
+    assert saved.denoises == (8, 7)
+    assert torch.equal(plain.action, saved.action)
 
 
-@given(st.integers(1, 4), st.integers(1, 60))
-def test_every_form_of_an_observation_fills_the_clip_or_is_refused(
-    per_block: int, count: int
-) -> None:
-    try:
-        index = clip_schedule(count, per_block)
-    except ValueError as error:
-        quads = count // 4
-        assert quads == 0 or quads > per_block
-        assert f"{count} frames" in str(error)
-        return
-    assert index[0] == 0
-    assert list(index) == sorted(index)
-    assert max(index) < count
-    # Repeated unevenly where 4 does not divide the frames, then the clip may be short.
-    if count % 4 == 0 or (count - 1) // 4 == per_block:
-        assert len(index) == 4 * per_block + 1 or per_block % (count // 4)
+def test_windows_start_over_by_the_reference_rules() -> None:
+    head = make_head()
+    options = CallOptions(1)
+
+    def call(count: int, prompt: int = 0) -> CallResult:
+        return head.call(images(head, count, 0), *tokens(prompt), state(head), options)
+
+    assert call(4).reset == "first call"
+    assert [call(4).next_frame for _ in range(3)] == [5, 7, 9]
+    full = call(4)
+    assert (full.reset, full.start_frame, full.next_frame) == ("window full", 1, 3)
+    assert call(4).reset == ""
+    assert call(4, prompt=1).reset == "new instruction"
+    assert call(4, prompt=1).reset == ""
+    assert call(1, prompt=1).reset == "single frame"
+    head.restart()
+    assert call(4, prompt=1).reset == "first call"
 
 
-def test_the_forms_of_an_observation() -> None:
-    assert clip_schedule(9, 2) == (0, 1, 2, 3, 4, 5, 6, 7, 8)
-    assert clip_schedule(8, 2) == (0, 0, 1, 2, 3, 4, 5, 6, 7)
-    assert clip_schedule(4, 2) == (0, 0, 0, 1, 1, 2, 2, 3, 3)
+def test_video_of_a_first_call_starts_with_the_observed_latent() -> None:
+    head = make_head()
+    first, second = run_calls(head, FAST, (1, 4))
+    assert first.video is not None and second.video is not None
+    assert first.video.shape[2] == 3 and second.video.shape[2] == 2
+    assert torch.equal(first.video[:, :, :1], first.observed)
+    frames = head.decode(second.video, second.observed[:, :, -1:])
+    assert frames.shape == (1, 3, 8, 32, 48)
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.sampled_from([4, 8, 9]), st.integers(0, 99))
-def test_staged_encoding_gives_the_same_latents(count: int, seed: int) -> None:
-    video = STAGING.prepare(frames(count, seed))
-    staged = STAGING.stage(count)
-    with torch.no_grad():
-        for i in range(count):
-            assert not staged.complete
-            staged.push(video[:, :, i : i + 1])
-        expected = observed_latents(STAGING.vae, video, 2)
-    assert relative_l2(staged.latents(), expected) < 1e-6
+def test_noise_is_the_same_in_every_call_unless_given() -> None:
+    head = make_head()
+    a, b = (head.call(images(head, 1, 3), *tokens(0), state(head), FAST) for _ in range(2))
+    assert torch.equal(a.action, b.action)
+    other = torch.randn(1, 24, 8)
+    c = head.call(images(head, 1, 3), *tokens(0), state(head), FAST, noise_action=other)
+    assert not torch.equal(a.action, c.action)
 
 
-STAGING = random_head(SMALL, Savings.all())
+def test_bad_input_leaves_the_window_alone() -> None:
+    head = make_head()
+    run_calls(head, FAST, (1, 4))
+    at = head.next_frame
+    with pytest.raises(ValueError, match="3 frames cannot continue"):
+        head.call(images(head, 3, 0), *tokens(0), state(head), FAST)
+    with pytest.raises(ValueError, match="pad the state vector"):
+        head.call(images(head, 4, 0), *tokens(0), state(head)[..., :5], FAST)
+    assert head.next_frame == at
+    assert head.call(images(head, 4, 0), *tokens(0), state(head), FAST).reset == ""
 
 
-def test_a_staged_clip_takes_what_was_announced() -> None:
-    staged: StagedClip = STAGING.stage(4)
-    with pytest.raises(RuntimeError, match="0 of 4 frames"):
-        staged.latents()
-    video = STAGING.prepare(frames(4))
-    with torch.no_grad():
-        for i in range(4):
-            staged.push(video[:, :, i : i + 1])
-        with pytest.raises(RuntimeError, match="all 4 frames"):
-            staged.push(video[:, :, :1])
+def test_failure_midway_starts_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = make_head(Savings.all())
+    run_calls(head, FAST, (1, 4))
 
+    def broken(*_a: object, **_k: object) -> None:
+        raise RuntimeError("out of memory")
 
-def test_idle_conditioning_changes_nothing_later() -> None:
-    eager, idle = (random_head(SMALL, Savings.only("lazy_conditioning")) for _ in range(2))
-    for i in range(5):
-        a, b = (call(h, 9 if i else 1, seed=i) for h in (eager, idle))
-        assert relative_l2(b.action, a.action) < SAME
-        left = idle.finish_conditioning(2)
-        assert idle.finish_conditioning(0) == left
-    assert left == max(0, SMALL.window_latents - 3 - 2)
-
-
-def test_decoded_frames_continue_the_observed_ones(head: PolicyHead) -> None:
-    first = call(head, 1)
-    assert first.video is not None
-    out = head.decode(first.video, first.observed)
-    assert out.shape == (1, 3, 8, SMALL.head.video_height, SMALL.head.video_width)
-    assert float(out.abs().max()) <= 1.0
-
-
-# ---------------------------------------------------------------------- refusals
-
-
-def test_wrong_inputs_are_named(head: PolicyHead) -> None:
-    good = frames(1)
-    cases = [
-        ({"images": good.float()}, r"images are torch.float32 .*expected uint8"),
-        ({"images": good[:, :0]}, r"images are torch.uint8 \(1, 0, 16, 32, 3\)"),
-        ({"images": good[0]}, r"expected uint8 \[B, T, H, W, 3\]"),
-        ({"images": good[:, :, :8]}, r"images are 8x32, the model takes 16x32"),
-        ({"state": torch.zeros(1, 12)}, r"state: shape \(1, 12\), expected \[B, 1, 12\]"),
-        ({"state": torch.zeros(1, 1, 8)}, r"pad the state vector"),
-        ({"state": torch.zeros(2, 1, 12)}, r"state: batch of 2, images have 1"),
-        ({"ids": PROMPT[0][:, :9]}, r"ids: shape \(1, 9\), expected \[B, 16\]"),
-        ({"mask": PROMPT[1][:, :9]}, r"mask: shape \(1, 9\)"),
-        ({"noise_video": torch.zeros(1, 4, 1, 2, 4)}, r"noise_video: shape"),
-        ({"noise_action": torch.zeros(1, 5, 8)}, r"noise_action: shape"),
-    ]
-    for change, words in cases:
-        inputs = {
-            "images": good,
-            "ids": PROMPT[0],
-            "mask": PROMPT[1],
-            "state": state(),
-            "options": ONE_STEP,
-            **change,
-        }
-        with pytest.raises(ValueError, match=words):
-            head.call(**inputs)  # type: ignore[arg-type]
-    assert call(head, 1).reset == "first call"
-
-
-@pytest.mark.parametrize("count", [2, 3, 13])
-def test_numbers_of_frames_without_a_rule(head: PolicyHead, count: int) -> None:
-    call(head, 1)
-    with pytest.raises(ValueError, match=f"{count} frames cannot continue"):
-        call(head, count)
-    # Nothing has moved: the right number goes on where it was.
-    result = call(head, 9)
-    assert (result.reset, result.start_frame) == ("", 3)
-
-
-def test_a_call_that_breaks_down_half_way_starts_over(
-    head: PolicyHead, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call(head, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(head.branches, "denoise", _broken)
+    with monkeypatch.context() as m:
+        m.setattr(head.branches, "denoise", broken)
         with pytest.raises(RuntimeError, match="out of memory"):
-            call(head, 9)
-    result = call(head, 9)
-    assert result.reset == "restart"
-    assert result.cached_tokens == SMALL.dit.frame_seqlen
+            head.call(images(head, 4, 2), *tokens(0), state(head), FAST)
+    again = head.call(images(head, 4, 2), *tokens(0), state(head), FAST)
+    fresh = make_head(Savings.all()).call(images(head, 4, 2), *tokens(0), state(head), FAST)
+    assert again.reset == "first call"
+    assert torch.equal(again.action, fresh.action)
 
 
-def _broken(*_: object) -> None:
-    raise RuntimeError("out of memory")
+def test_opened_window_equals_a_first_call_before_it() -> None:
+    one, two = make_head(), make_head(Savings.all())
+    run_calls(one, FAST, (1, 4))
+    two.open_window(images(two, 1, 0), *tokens(0))
+    result = two.call(images(two, 4, 1), *tokens(0), state(two, 1), FAST)
+    one.restart()
+    expected = run_calls(one, FAST, (1, 4))[1]
+    assert result.reset == "" and result.start_frame == 3
+    assert _error([result], [expected]) < 2e-5
+
+
+def test_batched_branches_need_a_written_cache() -> None:
+    with pytest.raises(ValueError, match="static_cache"):
+        Savings(batched_cfg=True)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from wam_ros.wam import cli, savings_check
+from wam_ros.wam import cli, savings_report
 from wam_ros.wam.attention import attention_backend
 from wam_ros.wam.cache import StaticCache
 from wam_ros.wam.config import tiny
 from wam_ros.wam.head import CallOptions, CallResult
 from wam_ros.wam.random_model import random_networks
 from wam_ros.wam.savings import Savings
-from wam_ros.wam.savings_check import (
+from wam_ros.wam.savings_report import (
     CHAIN,
     MODES,
     TOLERANCE,
@@ -151,9 +151,9 @@ def test_report_of_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = ("dead_uncond", "staged_vae", "all")
-    monkeypatch.setattr(savings_check, "MODES", {"1 step": MODES["1 step"]})
-    monkeypatch.setattr(savings_check, "report_config", lambda: CONFIGS["wan2.1"])
-    monkeypatch.setattr(savings_check, "switches", lambda: {n: switches()[n] for n in few})
+    monkeypatch.setattr(savings_report, "MODES", {"1 step": MODES["1 step"]})
+    monkeypatch.setattr(savings_report, "report_config", lambda: CONFIGS["wan2.1"])
+    monkeypatch.setattr(savings_report, "switches", lambda: {n: switches()[n] for n in few})
     out = tmp_path / "savings.json"
     assert cli.main(["savings-report", "--seed", "5", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
@@ -167,7 +167,7 @@ def test_report_of_the_command_line(
     assert rows["dead_uncond"]["saved"]["1 step"]["tflop"] == pytest.approx(half)
     assert rows["staged_vae"]["encoder_tflop_early"] > 0
     rows["all"]["ok"] = found["ok"] = False
-    monkeypatch.setattr(savings_check, "report", lambda seed: found)
+    monkeypatch.setattr(savings_report, "report", lambda seed: found)
     assert cli.main(["savings-report"]) == 1
     assert "MISS" in capsys.readouterr().out
 

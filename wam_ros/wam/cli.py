@@ -83,12 +83,12 @@ def _inspect(args: argparse.Namespace) -> int:
 def _savings(args: argparse.Namespace) -> int:
     import torch
 
-    from wam_ros.wam import savings_check
+    from wam_ros.wam import savings_report
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = savings_check.report(args.seed)
-    for line in savings_check.lines(found):
+    found = savings_report.report(args.seed)
+    for line in savings_report.lines(found):
         print(line)
     _write(args.json, found)
     return 0 if found["ok"] else 1

@@ -33,6 +33,9 @@ from wam_ros.wam.unipc import UniPC, make_schedule
 
 Tokens = tuple[torch.Tensor, torch.Tensor]
 
+# Prompt embeddings to keep; one of the 14B is 4 MB.
+_PROMPTS = 32
+
 
 @dataclass(frozen=True)
 class CallOptions:
@@ -174,7 +177,7 @@ class PolicyHead:
         self._synchronize = synchronize
         self._embedded: dict[bytes, torch.Tensor] = {}
         self._schedules: dict[tuple[int, float], _Schedules] = {}
-        # Counts on over restarts: the branches keep projections under this number.
+        # Counts windows for good: what is kept for one must never pass for another's.
         self._window = 0
         self.restart()
 
@@ -204,6 +207,8 @@ class PolicyHead:
         with torch.no_grad():
             embedding = self._text(ids.to(self.device), mask.to(self.device)).to(self.dtype)
         if self.savings.cache_context:
+            if len(self._embedded) >= _PROMPTS:
+                self._embedded.pop(next(iter(self._embedded)))
             self._embedded[key] = embedding
         return embedding
 
@@ -286,50 +291,26 @@ class PolicyHead:
         ------
         ValueError
             For inputs of the wrong shape, or a number of frames without a rule. Nothing has moved
-            then. After any other error the next call starts a window over, because the cache may
-            be ahead of the frame counter.
+            then; after any other error the next call starts a window.
         """
         self._check(images, ids, mask, state, noise_video, noise_action)
         options = options or CallOptions.of(self.config.head)
+        watch = Stopwatch(self.device, self._synchronize)
         reset = self.will_reset(ids, images.shape[1])
         if not reset and staged is None:
             clip_schedule(images.shape[1], self.dit.config.num_frame_per_block)
-        try:
-            return self._call(
-                reset, images, ids, mask, state, options, (noise_video, noise_action), staged
-            )
-        except BaseException:
-            self.next_frame = 0
-            raise
-
-    def _call(
-        self,
-        reset: str,
-        images: torch.Tensor,
-        ids: torch.Tensor,
-        mask: torch.Tensor,
-        state: torch.Tensor,
-        options: CallOptions,
-        given: tuple[torch.Tensor | None, torch.Tensor | None],
-        staged: torch.Tensor | None,
-    ) -> CallResult:
-        watch = Stopwatch(self.device, self._synchronize)
-        if reset:
-            self.next_frame = 0
-            self._language = ids.cpu().clone()
-        self.branches.reset_counts()
         skip = _skip(options)
         need_uncond = self._needs_uncond(0, skip, options)
-        observed = self._observe(images, reset, staged, watch)
-        with watch.stage("text"):
-            self._condition(ids, mask)
-        with watch.stage("prefill"):
-            self._prefill(observed, bool(reset), need_uncond)
-        prefills = self.branches.forwards
-        self.branches.reset_counts()
-        noise = self._draw(state.shape[0], *given)
-        with watch.stage("denoise"):
-            video, action, timesteps = self._denoise(noise, state, skip, options)
+        try:
+            observed = self._observe(images, reset, staged, watch)
+            prefills = self._append(observed, ids, mask, bool(reset), need_uncond, watch)
+            noise = self._draw(state.shape[0], noise_video, noise_action)
+            with watch.stage("denoise"):
+                video, action, timesteps = self._denoise(noise, state, skip, options)
+        except BaseException:
+            # The cache may hold half of this call: only a new window is certain to be right.
+            self.restart()
+            raise
         start = self.next_frame
         self.next_frame += self.dit.config.num_frame_per_block
         if video is not None and reset:
@@ -348,27 +329,66 @@ class PolicyHead:
             watch.seconds,
         )
 
+    @torch.no_grad()
+    def open_window(
+        self, image: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
+    ) -> dict[str, float]:
+        """Start a window at a past frame without asking for actions.
+
+        Leaves the head as a first call on ``image`` [B, 1, H, W, 3] would, minus the denoising, so
+        that the next `call` appends a block. Returns the seconds per stage.
+        """
+        self._check(image, ids, mask)
+        watch = Stopwatch(self.device, self._synchronize)
+        try:
+            observed = self._observe(image, "opened", None, watch)
+            self._append(observed, ids, mask, True, False, watch)
+        except BaseException:
+            self.restart()
+            raise
+        self.next_frame += self.dit.config.num_frame_per_block
+        return watch.seconds
+
+    def _append(
+        self,
+        observed: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        reset: bool,
+        need_uncond: bool,
+        watch: Stopwatch,
+    ) -> tuple[int, int]:
+        """Embed the prompts and put the observed latents into the caches; counts the forwards."""
+        if reset:
+            self.next_frame = 0
+            self._language = ids.cpu().clone()
+        self.branches.reset_counts()
+        with watch.stage("text"):
+            self._condition(ids, mask)
+        with watch.stage("prefill"):
+            self._prefill(observed, reset, need_uncond)
+        forwards = self.branches.forwards
+        self.branches.reset_counts()
+        return forwards
+
     def _check(
         self,
         images: torch.Tensor,
         ids: torch.Tensor,
         mask: torch.Tensor,
-        state: torch.Tensor,
-        noise_video: torch.Tensor | None,
-        noise_action: torch.Tensor | None,
+        state: torch.Tensor | None = None,
+        noise_video: torch.Tensor | None = None,
+        noise_action: torch.Tensor | None = None,
     ) -> None:
         c, h = self.dit.config, self.config.head
         check_images(images, None if h.resize_input else (h.video_height, h.video_width))
         batch = images.shape[0]
+        states = (c.num_state_per_block, c.max_state_dim)
         video = (c.out_dim, c.num_frame_per_block, *self.config.latent_size)
         expected = {
             "ids": (ids, (c.text_len,), "tokenise to that length"),
             "mask": (mask, (c.text_len,), "one entry per token"),
-            "state": (
-                state,
-                (c.num_state_per_block, c.max_state_dim),
-                "pad the state vector with zeros",
-            ),
+            "state": (state, states, "pad the state vector with zeros"),
             "noise_video": (noise_video, video, "one block of latents"),
             "noise_action": (noise_action, (c.num_action_per_block, c.action_dim), "one block"),
         }

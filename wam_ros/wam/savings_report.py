@@ -139,7 +139,7 @@ def report(seed: int = 0, config: WamConfig | None = None) -> dict[str, Any]:
     ]
     plain = build_head(config, networks, Savings.none(), seed)
     reference = {(m, v): _fresh(plain, o, seed) for m, v, o in runs}
-    vae = _vae_costs(big)
+    costs = flops.encoders(big)
     rows = []
     for name, savings in switches().items():
         head = build_head(config, networks, savings, seed)
@@ -160,7 +160,7 @@ def report(seed: int = 0, config: WamConfig | None = None) -> dict[str, Any]:
                 "video_relative": max(c.video for (_, v), c in found.items() if v),
                 "ok": worst.relative <= TOLERANCE,
                 "saved": saved,
-                **_encoders(big, savings, vae),
+                **_encoders(big, savings, costs),
             }
         )
     return {
@@ -186,23 +186,18 @@ def _saved(config: WamConfig, options: CallOptions, savings: Savings) -> float:
     return (plain.flops - flops.chunk(config, options, savings).flops) / 1e12
 
 
-def _vae_costs(config: WamConfig) -> dict[int, float]:
-    whole = config.head.num_frames
-    return {n: flops.vae_encode(config, n) / 1e12 for n in (5, 9, whole)}
-
-
-def _encoders(config: WamConfig, savings: Savings, vae: dict[int, float]) -> dict[str, float]:
+def _encoders(config: WamConfig, savings: Savings, costs: flops.Encoders) -> dict[str, float]:
     """TFLOP of the encoders: left out per call, and done before the call instead of in it."""
-    calls = max(1, config.dit.max_chunk_size)
-    text = 2 * flops.text_encode(config) / 1e12 if savings.cache_context else 0.0
+    calls = len(flops.window_calls(config.dit))
+    clip = 1 + 4 * config.dit.num_frame_per_block
+    text = 2 * costs.text if savings.cache_context else 0.0
     early = 0.0
     if savings.staged_vae:
-        # All but the last four frames are in when the last one comes.
-        early += vae[5] * (calls - 1) / calls
+        # All but the last group of frames is encoded when the last frame comes.
+        early += (costs.vae(clip) - costs.vae_group) * (calls - 1) / calls
     if savings.lazy_conditioning:
-        k = config.dit.num_frame_per_block
-        early += (vae[max(vae)] - vae[1 + 4 * k]) / calls
-    return {"encoder_tflop_saved": text, "encoder_tflop_early": early}
+        early += (costs.vae(config.head.num_frames) - costs.vae(clip)) / calls
+    return {"encoder_tflop_saved": text / 1e12, "encoder_tflop_early": early / 1e12}
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
