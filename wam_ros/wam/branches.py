@@ -138,6 +138,10 @@ class LocalBranches:
         if self._embeddings is None:
             raise RuntimeError("no prompt yet: call condition() first")
         prompt, negative, clip = self._embeddings
+        if which != "both" and "both" in self._contexts:
+            rows = slice(0, self.batch) if which == "cond" else slice(self.batch, None)
+            context = self._contexts[which] = self._contexts["both"].rows(rows)
+            return context
         if which == "both":
             text = torch.cat((prompt(), negative()))
             clip = torch.cat((clip, clip))

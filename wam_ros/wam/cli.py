@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COMMANDS = ("parity", "inspect-checkpoint", "quantize-report")
+COMMANDS = ("parity", "inspect-checkpoint", "savings-report", "quantize-report")
 
 # What each command imports, and the distribution that brings it.
 _NEEDS = {
     "parity": ("torch", "diffusers", "transformers", "safetensors", "ftfy"),
     "inspect-checkpoint": ("numpy", "yaml"),
     "quantize-report": ("torch", "diffusers", "transformers", "safetensors"),
+    "savings-report": ("torch", "diffusers", "transformers"),
 }
 _DISTRIBUTION = {"yaml": "pyyaml"}
 
@@ -33,6 +34,12 @@ def add_parser(sub: Any) -> None:
     p.add_argument("folder", type=Path, metavar="DIR", help="checkpoint in the released layout")
     p.add_argument("--base", type=Path, metavar="DIR", help="for LoRA: what it was trained on")
     p.add_argument("--json", metavar="FILE", help="write the findings to FILE")
+    p = sub.add_parser(
+        "savings-report", help="what each saving changes in the actions, and what it saves"
+    )
+    p.add_argument("--seed", type=int, default=0, help="of weights, frames and states")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    p.add_argument("--json", metavar="FILE", help="write the figures to FILE")
 
     p = sub.add_parser("quantize-report", help="what fewer bits cost: errors and bytes")
     p.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="checkpoint to quantise")
@@ -62,11 +69,13 @@ def run(args: argparse.Namespace) -> int:
         )
         return 2
     try:
-        return {
+        commands = {
             "parity": _parity,
             "inspect-checkpoint": _inspect,
+            "savings-report": _savings,
             "quantize-report": _quantize,
-        }[args.command](args)
+        }
+        return commands[args.command](args)
     except (OSError, ValueError) as error:
         print(f"wam {args.command}: {error}", file=sys.stderr)
         return 2
@@ -99,6 +108,20 @@ def _quantize(args: argparse.Namespace) -> int:
     print(report.render(found, random=not args.folder, every_layer=args.every_layer))
     _write(args.json, found.to_json())
     return 0
+
+
+def _savings(args: argparse.Namespace) -> int:
+    import torch
+
+    from wam_ros.wam import savings_report
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    found = savings_report.report(args.seed)
+    for line in savings_report.lines(found):
+        print(line)
+    _write(args.json, found)
+    return 0 if found["ok"] else 1
 
 
 def _write(path: str | None, data: Any) -> None:

@@ -35,6 +35,18 @@ class Vae(Protocol):
         """Video [B, 3, T, H, W] of latents [B, z, T', h, w]."""
 
 
+def check_images(images: torch.Tensor, size: tuple[int, int] | None) -> None:
+    """Raise ValueError unless ``images`` are uint8 [B, T, H, W, 3], T > 0, of ``size`` if given."""
+    shape = tuple(images.shape)
+    if images.dtype != torch.uint8 or images.ndim != 5 or shape[-1] != 3 or 0 in shape:
+        raise ValueError(f"images are {images.dtype} {shape}, expected uint8 [B, T, H, W, 3]")
+    if size is not None and shape[2:4] != tuple(size):
+        raise ValueError(
+            f"images are {shape[2]}x{shape[3]}, the model takes {size[0]}x{size[1]}; "
+            "compose the views at the checkpoint's size"
+        )
+
+
 def to_video(
     images: torch.Tensor,
     size: tuple[int, int],
@@ -51,19 +63,11 @@ def to_video(
     ValueError
         For another type or rank, or another size unless ``resize`` (bilinear, no antialias).
     """
-    if images.dtype != torch.uint8 or images.ndim != 5 or images.shape[-1] != 3:
-        raise ValueError(
-            f"images are {images.dtype} {tuple(images.shape)}, expected uint8 [B, T, H, W, 3]"
-        )
+    check_images(images, None if resize else size)
     video = (images.to(device).float() / 255).to(dtype)
     video = ((video - 0.5) / 0.5).permute(0, 4, 1, 2, 3)
     if tuple(video.shape[-2:]) == tuple(size):
         return video
-    if not resize:
-        raise ValueError(
-            f"images are {images.shape[2]}x{images.shape[3]}, the model takes {size[0]}x{size[1]}; "
-            "compose the views at the checkpoint's size"
-        )
     batch = video.shape[0]
     flat = video.transpose(1, 2).flatten(0, 1)
     flat = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)

@@ -36,6 +36,13 @@ class Context:
     image: torch.Tensor
     kv: tuple[TextImageKV, ...] | None = None
 
+    def rows(self, batch: slice) -> Context:
+        """The context of some rows of the batch; views, nothing is computed."""
+        kv = self.kv and tuple(
+            (k[batch], v[batch], ki[batch], vi[batch]) for k, v, ki, vi in self.kv
+        )
+        return Context(self.text[batch], self.image[batch], kv)
+
 
 class _ImageProjection(nn.Module):
     def __init__(self, in_dim: int, dim: int) -> None:

@@ -17,6 +17,8 @@ from wam_ros.wam.conditioning import (
     StagedClip,
     Vae,
     WindowConditioning,
+    check_images,
+    clip_schedule,
     observed_latents,
     reference_frame,
     to_video,
@@ -196,16 +198,19 @@ class PolicyHead:
         Raises
         ------
         ValueError
-            For images or a state of the wrong shape, or a number of frames without a rule.
+            For inputs of the wrong shape, or a number of frames without a rule. Nothing has moved
+            then; after any other error the next call starts a window.
         """
+        self._check(images, ids, mask, state, noise_video, noise_action)
         options = options or CallOptions.of(self.config.head)
         watch = Stopwatch(self.device, self._synchronize)
-        self._check_state(state)
         reset = self.will_reset(ids, images.shape[1])
+        if not reset and staged is None:
+            clip_schedule(images.shape[1], self.dit.config.num_frame_per_block)
         skip = skip_rule(options)
         need_uncond = self._needs_uncond(0, skip, options)
-        observed = self._observe(images, reset, staged, watch)
         try:
+            observed = self._observe(images, reset, staged, watch)
             prefills = self._append(observed, ids, mask, bool(reset), need_uncond, watch)
             noise = self._draw(state.shape[0], noise_video, noise_action)
             with watch.stage("denoise"):
@@ -241,9 +246,10 @@ class PolicyHead:
         Leaves the head as a first call on ``image`` [B, 1, H, W, 3] would, minus the denoising, so
         that the next `call` appends a block. Returns the seconds per stage.
         """
+        self._check(image, ids, mask)
         watch = Stopwatch(self.device, self._synchronize)
-        observed = self._observe(image, "opened", None, watch)
         try:
+            observed = self._observe(image, "opened", None, watch)
             self._append(observed, ids, mask, True, False, watch)
         except BaseException:
             self.restart()
@@ -273,13 +279,37 @@ class PolicyHead:
         self.branches.reset_counts()
         return forwards
 
-    def _check_state(self, state: torch.Tensor) -> None:
-        c = self.dit.config
-        if state.ndim != 3 or state.shape[1:] != (c.num_state_per_block, c.max_state_dim):
-            raise ValueError(
-                f"state is {tuple(state.shape)}, expected [B, {c.num_state_per_block}, "
-                f"{c.max_state_dim}] (pad the state vector with zeros)"
-            )
+    def _check(
+        self,
+        images: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        state: torch.Tensor | None = None,
+        noise_video: torch.Tensor | None = None,
+        noise_action: torch.Tensor | None = None,
+    ) -> None:
+        c, h = self.dit.config, self.config.head
+        check_images(images, None if h.resize_input else (h.video_height, h.video_width))
+        batch = images.shape[0]
+        states = (c.num_state_per_block, c.max_state_dim)
+        video = (c.out_dim, c.num_frame_per_block, *self.config.latent_size)
+        expected = {
+            "ids": (ids, (c.text_len,), "tokenise to that length"),
+            "mask": (mask, (c.text_len,), "one entry per token"),
+            "state": (state, states, "pad the state vector with zeros"),
+            "noise_video": (noise_video, video, "one block of latents"),
+            "noise_action": (noise_action, (c.num_action_per_block, c.action_dim), "one block"),
+        }
+        for name, (tensor, shape, hint) in expected.items():
+            if tensor is None:
+                continue
+            if tuple(tensor.shape[1:]) != shape:
+                wanted = ", ".join(map(str, shape))
+                raise ValueError(
+                    f"{name}: shape {tuple(tensor.shape)}, expected [B, {wanted}] ({hint})"
+                )
+            if tensor.shape[0] != batch:
+                raise ValueError(f"{name}: batch of {tensor.shape[0]}, images have {batch}")
 
     def _observe(
         self, images: torch.Tensor, reset: str, staged: torch.Tensor | None, watch: Stopwatch
