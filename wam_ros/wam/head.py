@@ -7,12 +7,12 @@ so; append the observed latents to the cache; denoise video and actions together
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from wam_ros.wam.branches import Branches, LocalBranches, Prefill, Step
+from wam_ros.wam.call import CallOptions, CallResult, NoiseFn, Tokens, seeded_noise
 from wam_ros.wam.conditioning import (
     StagedClip,
     Vae,
@@ -21,108 +21,16 @@ from wam_ros.wam.conditioning import (
     reference_frame,
     to_video,
 )
-from wam_ros.wam.config import HeadConfig, WamConfig
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.rope import RotationTables
+from wam_ros.wam.sampling import Schedules, guide, skip_rule
 from wam_ros.wam.savings import Savings
 from wam_ros.wam.skipping import DynamicSkip, StaticSkip
 from wam_ros.wam.stages import Stopwatch
-from wam_ros.wam.unipc import UniPC, make_schedule
-
-Tokens = tuple[torch.Tensor, torch.Tensor]
 
 # Prompt embeddings to keep; one of the 14B is 4 MB.
 _PROMPTS = 32
-
-
-@dataclass(frozen=True)
-class CallOptions:
-    """How a call samples.
-
-    Attributes
-    ----------
-    steps, dit_steps
-        Sampler steps, and how many of 16 run the transformer (`skipping.static_steps`).
-    dynamic
-        Skip by the cosine rule instead of the fixed mask.
-    final_noise
-        Noise level at which the video's schedule ends (decoupled, "Flash"); 0 denoises it fully.
-    guidance
-        Scale of classifier-free guidance, which acts on the video only; 1 is without.
-    want_video
-        Whether the imagined latents are to be returned.
-    """
-
-    steps: int = 16
-    dit_steps: int = 8
-    dynamic: bool = False
-    final_noise: float = 0.0
-    guidance: float = 5.0
-    want_video: bool = True
-
-    @staticmethod
-    def of(config: HeadConfig) -> CallOptions:
-        """What the checkpoint's configuration says."""
-        return CallOptions(
-            config.num_inference_steps,
-            config.dit_steps,
-            config.dynamic_skip,
-            config.video_inference_final_noise if config.decouple_inference_noise else 0.0,
-            config.cfg_scale,
-        )
-
-
-@dataclass(frozen=True)
-class CallResult:
-    """What a call returns, and how it came about.
-
-    Attributes
-    ----------
-    action
-        [B, actions, action_dim], normalised.
-    video
-        Imagined latents [B, z, K, h, w], after the first call of a window with the first frame's
-        latent before them; None when not wanted.
-    observed
-        Latents that entered the cache in this call, [B, z, 1 or K, h, w].
-    reset
-        Why the window started over; empty when it did not.
-    start_frame, next_frame
-        Window index of the block that was denoised, and of the next.
-    timesteps
-        Video timesteps at which the transformer ran.
-    prefills, denoises
-        Forwards of the (conditional, unconditional) branch.
-    cached_tokens
-        Tokens in the conditional cache.
-    seconds
-        Time per stage.
-    """
-
-    action: torch.Tensor
-    video: torch.Tensor | None
-    observed: torch.Tensor
-    reset: str
-    start_frame: int
-    next_frame: int
-    timesteps: tuple[int, ...]
-    prefills: tuple[int, int]
-    denoises: tuple[int, int]
-    cached_tokens: int
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-NoiseFn = Callable[[tuple[int, ...], torch.dtype, torch.device], torch.Tensor]
-
-
-def seeded_noise(seed: int) -> NoiseFn:
-    """Normal noise from a fresh generator per tensor: every call sees the same noise."""
-
-    def draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        generator = torch.Generator(device).manual_seed(seed)
-        return torch.randn(shape, generator=generator, dtype=dtype, device=device)
-
-    return draw
 
 
 def apply_savings(dit: CausalDiT, savings: Savings) -> None:
@@ -174,7 +82,7 @@ class PolicyHead:
         self._noise = noise or seeded_noise(config.head.noise_seed)
         self._synchronize = synchronize
         self._embedded: dict[bytes, torch.Tensor] = {}
-        self._schedules: dict[tuple[int, float], _Schedules] = {}
+        self._schedules: dict[tuple[int, float], Schedules] = {}
         # Counts windows for good: what is kept for one must never pass for another's.
         self._window = 0
         self.restart()
@@ -294,7 +202,7 @@ class PolicyHead:
         watch = Stopwatch(self.device, self._synchronize)
         self._check_state(state)
         reset = self.will_reset(ids, images.shape[1])
-        skip = _skip(options)
+        skip = skip_rule(options)
         need_uncond = self._needs_uncond(0, skip, options)
         observed = self._observe(images, reset, staged, watch)
         try:
@@ -468,7 +376,7 @@ class PolicyHead:
                 t_action = plan.t_action[i].expand(t_shape[1])
                 step = Step(video, y, t_video, action, t_action, state, start)
                 v = self.branches.denoise(step, needed, self._needs_video(i, skip, options))
-                v_video, v_action = _guide(v.video, v.video_uncond, options.guidance), v.action
+                v_video, v_action = guide(v.video, v.video_uncond, options.guidance), v.action
                 if v_video is not None:
                     skip.computed(v_video)
                 timesteps.append(t)
@@ -478,43 +386,11 @@ class PolicyHead:
                 video = plan.video.step(v_video, video)
         return (video if options.want_video else None), action, tuple(timesteps)
 
-    def _plan(self, options: CallOptions) -> _Schedules:
+    def _plan(self, options: CallOptions) -> Schedules:
         key = (options.steps, options.final_noise)
         if key not in self._schedules:
-            self._schedules[key] = _Schedules.of(self.config.head, options, self.device)
+            self._schedules[key] = Schedules.of(self.config.head, options, self.device)
         plan = self._schedules[key]
         plan.video.reset()
         plan.action.reset()
         return plan
-
-
-@dataclass(frozen=True)
-class _Schedules:
-    """Samplers of video and actions, and their timesteps on the device."""
-
-    video: UniPC
-    action: UniPC
-    t_video: torch.Tensor
-    t_action: torch.Tensor
-
-    @staticmethod
-    def of(config: HeadConfig, options: CallOptions, device: torch.device) -> _Schedules:
-        video = make_schedule(options.steps, config.sigma_shift, options.final_noise)
-        action = make_schedule(options.steps, config.sigma_shift)
-        t = [torch.tensor(s.timesteps, device=device) for s in (video, action)]
-        return _Schedules(UniPC(video), UniPC(action), *t)
-
-
-def _skip(options: CallOptions) -> StaticSkip | DynamicSkip:
-    if options.dynamic:
-        return DynamicSkip(options.steps)
-    return StaticSkip(options.steps, options.dit_steps)
-
-
-def _guide(
-    cond: torch.Tensor | None, uncond: torch.Tensor | None, scale: float
-) -> torch.Tensor | None:
-    """Classifier-free guidance; without an unconditional prediction nothing reads the result."""
-    if cond is None or uncond is None:
-        return cond
-    return uncond + scale * (cond - uncond)
