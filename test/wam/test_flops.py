@@ -151,5 +151,5 @@ def test_encoders_by_their_kernels() -> None:
         for frames in (1, 9, 17):
             video = torch.zeros(1, 3, frames, *size)
             counted = flops.counted(partial(vae.encode, video))
-                # Its one attention is counted per kernel, and meta tensors take another.
-                assert counted == pytest.approx(costs.vae(frames), rel=5e-3)
+            # Its one attention is counted per kernel, and meta tensors take another.
+            assert counted == pytest.approx(costs.vae(frames), rel=5e-3)

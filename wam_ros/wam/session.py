@@ -13,6 +13,7 @@ The three cadences differ in what a call is shown. When to call is the caller's 
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 
 from wam_ros.wam import frames as timing
-from wam_ros.wam.conditioning import StagedClip
+from wam_ros.wam.conditioning import StagedClip, check_images
 from wam_ros.wam.head import CallOptions, CallResult, PolicyHead, Tokens
 
 CADENCES = ("sync", "async", "sliding")
@@ -71,6 +72,19 @@ class _Seen:
     row: float
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """What a call is to be fed, taken at one moment (`Session.freeze`)."""
+
+    now: _Seen
+    seen: list[_Seen]
+    past: list[_Seen]
+    staged: StagedClip | None
+    picked: tuple[int, ...]
+    wanted: tuple[float, ...]
+    last: CallResult | None
+
+
 def surprise(imagined: torch.Tensor, observed: torch.Tensor) -> float:
     """``||imagined - observed|| / ||observed||`` over normalised latents of the same block."""
     a, b = imagined.float(), observed.float()
@@ -118,6 +132,8 @@ class Session:
         self.step_period = step_period
         self.options = options or CallOptions.of(head.config.head)
         self.horizon = head.config.head.action_horizon
+        # Staging and the hand-over of frames to a call must not interleave.
+        self._lock = threading.RLock()
         head.stage(frames_per_call)  # raises for a number of frames without a rule
         self._tokens: Tokens | None = None
         self.instruction = ""
@@ -133,7 +149,19 @@ class Session:
     def cadence(self, value: str) -> None:
         if value not in CADENCES:
             raise ValueError(f"cadence '{value}' is not one of {', '.join(CADENCES)}")
+        c = self.head.dit.config
+        needed = 1 + 2 * c.num_frame_per_block
+        if value == "sliding" and self.history and c.local_attn_size < needed:
+            raise ValueError(
+                f"sliding with a block of history needs a window of {needed} latent frames; this "
+                f"model's has {c.local_attn_size}; use history=0"
+            )
         self._cadence = value
+
+    @property
+    def newest_stamp(self) -> float | None:
+        """Time of the newest observation; None before the first."""
+        return None if self._newest is None else self._newest.stamp
 
     def reset(self) -> None:
         """Forget everything but the instruction."""
@@ -150,9 +178,9 @@ class Session:
     def instruct(self, text: str) -> None:
         """Set the instruction; the next call then starts a window."""
         if text != self.instruction or self._tokens is None:
-            self._tokens = self._tokenize(text)
-            self.instruction = text
-            self._staged = None
+            tokens = self._tokenize(text)
+            with self._lock:
+                self._tokens, self.instruction, self._staged = tokens, text, None
 
     # ------------------------------------------------------------------ observations
 
@@ -172,7 +200,19 @@ class Session:
             call, for callers that observe once per executed row.
         executing
             False while the arm holds: such a frame can start a window, but does not continue one.
+
+        Raises
+        ------
+        ValueError
+            For an image of another type or size.
         """
+        h = self.head.config.head
+        size = None if h.resize_input else (h.video_height, h.video_width)
+        check_images(image[None, None], size)
+        with self._lock:
+            self._observe(image, stamp, row, executing)
+
+    def _observe(self, image: torch.Tensor, stamp: float, row: float | None, moving: bool) -> None:
         if self._newest is not None and stamp <= self._newest.stamp:
             return
         if row is None:
@@ -183,7 +223,7 @@ class Session:
         span = (self.horizon + 1) * self.step_period
         while len(self._past) > 2 and stamp - self._past[1].stamp > span:
             self._past.popleft()
-        if executing:
+        if moving:
             self._seen.append(seen)
             if not self._busy:
                 self._stage()
@@ -236,44 +276,57 @@ class Session:
         RuntimeError
             Without an instruction or an observation.
         """
-        if self._tokens is None:
-            raise RuntimeError("no instruction yet: call instruct() first")
-        if self._newest is None:
-            raise RuntimeError("no observation yet: call observe() first")
-        now = self._newest
-        seen, staged, picked = self._seen, self._staged, tuple(self._picked)
-        wanted = self._slots()
-        # From here on frames belong to the next block; the newest is its row 0.
-        self._seen = [_Seen(now.image, now.stamp, 0.0)]
-        self._staged, self._picked = None, []
-        self._rows = float(self.horizon if rows is None else rows)
-        last, self._last = self._last, None
+        return self.finish(self.freeze(rows), state)
+
+    def freeze(self, rows: float | None = None) -> Frozen:
+        """First half of `chunk`: from here on frames belong to the next block.
+
+        Apart for callers that must take frame and state at one moment; `finish` has to follow.
+        """
+        with self._lock:
+            if self._tokens is None:
+                raise RuntimeError("no instruction yet: call instruct() first")
+            if self._newest is None:
+                raise RuntimeError("no observation yet: call observe() first")
+            now, picked = self._newest, tuple(self._picked)
+            wanted, past = self._slots(), list(self._past)
+            frozen = Frozen(now, self._seen, past, self._staged, picked, wanted, self._last)
+            # The newest frame is row 0 of the next block.
+            self._seen = [_Seen(now.image, now.stamp, 0.0)]
+            self._staged, self._picked, self._last = None, [], None
+            self._rows = float(self.horizon if rows is None else rows)
+            self._busy = True
+        return frozen
+
+    def finish(self, frozen: Frozen, state: torch.Tensor) -> Chunk:
+        """Second half of `chunk`."""
+        now, seen, staged = frozen.now, frozen.seen, frozen.staged
         why = "" if self.cadence == "sliding" else self._will_reset()
-        self._busy = True
         try:
             if self.cadence == "sliding":
-                result, fed, seconds = self._sliding(state, now, list(self._past))
+                result, fed, seconds = self._sliding(state, now, frozen.past)
             elif why or len(seen) < 2:
                 # A window starts from one frame, the newest: it fits the state of this call.
                 result = self._call(now.image, state)
                 fed, seconds = (now.row,), result.seconds
             else:
-                index = timing.pick([s.row for s in seen], wanted)
+                index = timing.pick([s.row for s in seen], frozen.wanted)
                 images = torch.cat([seen[i].image for i in index], dim=1)
-                ready = staged is not None and staged.complete and picked == index
+                ready = staged is not None and staged.complete and frozen.picked == index
                 latents = staged.latents() if staged is not None and ready else None
                 result = self._call(images, state, latents)
                 fed, seconds = tuple(seen[i].row for i in index), result.seconds
         finally:
             self._busy = False
-        self._last = result
-        self._stage()
+        with self._lock:
+            self._last = result
+            self._stage()
         c = self.head.dit.config
         return Chunk(
             now.stamp,
             result.action[0].float().cpu(),
             result.video,
-            self._surprise(last, result, fed),
+            self._surprise(frozen.last, result, fed),
             why or result.reset,
             (result.cached_tokens // c.frame_seqlen, self.head.dit.window_tokens // c.frame_seqlen),
             fed,
