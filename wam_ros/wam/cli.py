@@ -13,7 +13,7 @@ COMMANDS = ("parity", "inspect-checkpoint")
 
 # What each command imports, and the distribution that brings it.
 _NEEDS = {
-    "parity": ("torch", "diffusers", "transformers", "safetensors", "ftfy"),
+    "parity": ("torch", "diffusers", "transformers", "safetensors", "ftfy", "msgpack"),
     "inspect-checkpoint": ("numpy", "yaml"),
 }
 _DISTRIBUTION = {"yaml": "pyyaml"}
