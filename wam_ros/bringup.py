@@ -8,7 +8,7 @@ from typing import Any
 from wam_ros import dds
 from wam_ros.contract import Contract, load_contract
 from wam_ros.contract.data import CADENCES
-from wam_ros.policy.registry import BACKENDS
+from wam_ros.policy.registry import BACKENDS, REMOTE, SYNC_ONLY
 
 
 class BringupError(ValueError):
@@ -26,6 +26,14 @@ class Argument:
 
 
 _BOOL = ("true", "false")
+_NUMBERS: dict[str, type[int] | type[float]] = {
+    "latency": float,
+    "period": float,
+    "server_timeout": float,
+    "server_wait": float,
+    "seed": int,
+    "rt_priority": int,
+}
 ARGUMENTS = (
     Argument("sim", "true", "simulate the robot in MuJoCo instead of talking to hardware", _BOOL),
     Argument("policy", "scripted", "policy backend", BACKENDS),
@@ -33,6 +41,19 @@ ARGUMENTS = (
     Argument("latency", "0.1", "seconds the scripted policy takes per chunk, as a model would"),
     Argument("period", "0.143", "seconds between calls in the sliding cadence"),
     Argument("replay_file", "", "recording for policy:=replay (.npz)"),
+    Argument("server", "", "address for a remote policy: ws://, wss:// or, for gr00t, tcp://"),
+    Argument("server_timeout", "10", "seconds after which a request to the server has failed"),
+    Argument("server_wait", "60", "seconds to wait for a server that is not up yet"),
+    Argument("server_token_file", "", "file with the token that the server asks for"),
+    Argument("server_ca", "", "certificate authority (PEM) for wss://; empty: the system's"),
+    Argument("server_names", "", "contract names the server calls otherwise: ours=theirs,..."),
+    Argument(
+        "server_actions",
+        "auto",
+        "what an openpi server's joint actions are; auto: as announced, else velocity",
+        ("auto", "position", "velocity"),
+    ),
+    Argument("server_channels", "", "lingbot_va: the channel of each contract action, 0,1,..."),
     Argument("armed", "true", "arm at start; honoured in simulation only", _BOOL),
     Argument("namespace", "wam", "namespace of all topics and services of this package"),
     Argument(
@@ -91,11 +112,17 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
         raise BringupError("record:=true: there is no recorder yet; use `ros2 bag record -s mcap`")
     if values["policy"] == "replay" and not values["replay_file"]:
         raise BringupError("policy:=replay needs replay_file:=FILE.npz")
+    if values["policy"] in REMOTE and not values["server"]:
+        raise BringupError(f"policy:={values['policy']} needs server:=ws://HOST:PORT")
+    if values["policy"] in SYNC_ONLY and values["cadence"] != "sync":
+        raise BringupError(
+            f"policy:={values['policy']} reports what was executed; start it with cadence:=sync"
+        )
     if values["policy"] == "scripted" and values["sim"] == "false":
         raise BringupError(
             "policy:=scripted needs the simulation's true object poses; on hardware choose replay"
         )
-    for name, kind in (("latency", float), ("period", float), ("seed", int), ("rt_priority", int)):
+    for name, kind in _NUMBERS.items():
         try:
             kind(values[name])
         except ValueError as err:
@@ -129,6 +156,9 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         "latency": float(v["latency"]),
         "period": float(v["period"]),
         "replay_file": v["replay_file"],
+        **{n: value for n, value in v.items() if n.startswith("server") and n not in _NUMBERS},
+        "server_timeout": float(v["server_timeout"]),
+        "server_wait": float(v["server_wait"]),
     }
     specs = [
         ProcessSpec("executor", v["namespace"], executor),

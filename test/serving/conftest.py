@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from protocol_servers import Background
 
 pytest.importorskip("websockets")
 pytest.importorskip("msgpack")
 
-from wam_ros.contract import load_contract  # noqa: E402
-from wam_ros.contract.data import Observation  # noqa: E402
-from wam_ros.policy.base import Window  # noqa: E402
-from wam_ros.policy.hold import HoldPolicy  # noqa: E402
-from wam_ros.serving.native import NativeDialect  # noqa: E402
-from wam_ros.serving.roboarena import RoboArenaDialect  # noqa: E402
-from wam_ros.serving.server import Limits, PolicyServer  # noqa: E402
+from wam_ros.contract import load_contract
+from wam_ros.policy.hold import HoldPolicy
+from wam_ros.serving.native import NativeDialect
+from wam_ros.serving.roboarena import RoboArenaDialect
+from wam_ros.serving.server import Limits, PolicyServer
 
 Handler = Callable[[Any], Awaitable[None]]
 
@@ -30,42 +26,6 @@ Handler = Callable[[Any], Awaitable[None]]
 def golden() -> Path:
     """Folder of the recorded reference data."""
     return Path(__file__).resolve().parent.parent / "data" / "golden"
-
-
-class Background:
-    """An event loop in a thread; what was started on it ends with `stop`."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
-        self._tasks: list[Any] = []
-
-    def call(self, coroutine: Any, timeout: float = 20.0) -> Any:
-        """Run a coroutine there and return its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
-
-    def keep(self, coroutine: Any) -> Any:
-        """Let a coroutine run until the end of the test."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        self._tasks.append(future)
-        return future
-
-    def stop(self) -> None:
-        """Cancel what still runs and end the thread."""
-        for task in self._tasks:
-            task.cancel()
-        with contextlib.suppress(Exception):
-            self.call(self._finish())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
-        self.loop.close()
-
-    async def _finish(self) -> None:
-        rest = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-        for task in rest:
-            task.cancel()
-        await asyncio.wait_for(asyncio.gather(*rest, return_exceptions=True), 5)
 
 
 @pytest.fixture
@@ -122,19 +82,3 @@ def fake(background: Background) -> Callable[[Handler], str]:
         return f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
     return start
-
-
-def window(contract: Any, count: int = 4, cadence: str = "sync", rows: float = 24.0) -> Window:
-    """Frames whose pixels and states tell them apart."""
-    rng = np.random.default_rng(3)
-    shape = (contract.view_height, contract.view_width, 3)
-    home = np.array([contract.joints[n].home for n in contract.state_names])
-    frames = tuple(
-        Observation(
-            t0=100.0 + i * contract.rates.step_period * contract.rates.video_stride,
-            views={c.name: rng.integers(0, 256, shape, np.uint8) for c in contract.cameras},
-            state=home + 0.01 * i,
-        )
-        for i in range(count)
-    )
-    return Window(frames, cadence=cadence, executed_rows=rows)

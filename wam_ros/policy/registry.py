@@ -44,6 +44,8 @@ _FACTORIES: dict[str, Callable[[Mapping[str, Any]], Policy]] = {
 BACKENDS = tuple(_FACTORIES)
 REMOTE = ("wam_serve", "roboarena", "openpi", "lingbot_va", "gr00t")
 """Backends that need ``server:=``."""
+SYNC_ONLY = ("lingbot_va",)
+"""Backends that have to be told what was executed."""
 
 
 def make(name: str, options: Mapping[str, Any]) -> Policy:

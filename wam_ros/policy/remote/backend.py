@@ -82,7 +82,8 @@ class RemotePolicy:
         if not self._driver.probe:
             return
         self._driver.reset(uuid.uuid4().hex, "stay where you are")
-        self._driver.infer(self._made_up(), "stay where you are", self._options.wait)
+        deadline = max(self._options.wait, self._options.timeout)
+        self._driver.infer(self._made_up(), "stay where you are", deadline)
         self._must_reset = True
 
     def _made_up(self) -> Window:

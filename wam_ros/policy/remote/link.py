@@ -136,6 +136,9 @@ class Link:
             )  # fmt: skip
         if isinstance(err, errors.exceptions.ConnectionClosed):
             got = err.rcvd
+            if got is None and err.sent is not None and err.sent.code == 1009:
+                limit = f"{self._o.max_bytes} bytes"
+                return RemoteError(server, sent, f"the answer was longer than {limit}")
             why = f" ({got.code} {got.reason})".replace(" )", ")") if got else " without a word"
             hint = "the message was too long for it" if got and got.code == 1009 else ""
             return RemoteError(server, sent, f"the server closed the connection{why}", hint)
@@ -157,7 +160,18 @@ class Link:
             with contextlib.suppress(Exception):  # whatever happens now, it is over
                 future.result(1.5)
         self.drop()
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(_settle(), self._loop).result(1.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2.0)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+async def _settle() -> None:
+    """Let the connection's tasks end: an aborted socket closes one turn of the loop later."""
+    rest = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.sleep(0)

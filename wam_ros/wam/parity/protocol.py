@@ -24,7 +24,7 @@ def _bytes(name: str, ours: bytes, reference: bytes) -> Result:
 
 
 def case_wire(golden: Path) -> Iterator[Result]:
-    """Every recorded message read and written again; those we know by heart written from scratch."""
+    """Every recorded message read and written again, and those known by heart from scratch."""
     from wam_ros.serving.codec import packb, unpackb
     from wam_ros.serving.config import DROID_14B, ServerConfig
 
