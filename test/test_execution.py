@@ -120,7 +120,7 @@ def test_a_stop_inside_the_limits_exists_at_any_tick(seed: int, ticks: int) -> N
 def test_targets_on_the_edge_of_the_range_are_not_overshot() -> None:
     rows = np.tile(UPPER + 1.0, (24, 1))
     core = armed()
-    core.settings = type(core.settings)(reanchor_cap=100.0, fade=0.05, blend=0.0)
+    core.settings = type(core.settings)(reanchor_cap=100.0, smoothing=0.03)
     stream = [(0.1 * k, chunk(0.1 * k, rows, k + 1)) for k in range(30)]
     run = drive(3.5, stream, core)
     assert np.all(run.commands <= UPPER + 1e-9)
@@ -183,7 +183,7 @@ def test_sync_chunk_starts_on_arrival() -> None:
         (lambda c: c.actions.__setitem__((slice(None), 0), 3.0), "away from the reference"),
         (lambda c: object.__setattr__(c, "names", ("x", *c.names[1:])), "no column for left_arm"),
         (lambda c: object.__setattr__(c, "step_period", 0.0), "step period"),
-        (lambda c: object.__setattr__(c, "t0", -2.0), "lie in the past"),
+        (lambda c: object.__setattr__(c, "t0", -2.0), "not newer"),
         (lambda c: object.__setattr__(c, "t0", -50.0), "s old"),
     ],
 )

@@ -46,7 +46,9 @@ def examine() -> list[Finding]:
         _module("mujoco", "MuJoCo", "pip install 'wam_ros[sim]'"),
         _module("ruckig", "Ruckig", "pip install ruckig"),
         _module("cv2", "OpenCV", "pip install opencv-python-headless"),
-        _optional("torch", "PyTorch", "only the model backend needs it"),
+        _optional("torch", "PyTorch", "only the model needs it: make model"),
+        _optional("diffusers", "diffusers", "the model's video autoencoder: make model"),
+        _optional("transformers", "transformers", "the model's encoders: make model"),
         _optional("launch_ros", "ros2 launch", "`wam launch` does the same without it"),
         _library("OSMesa", "apt-get install libosmesa6"),
     ]

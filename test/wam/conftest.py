@@ -17,6 +17,9 @@ from wam_ros.wam.dit import CausalDiT  # noqa: E402
 from wam_ros.wam.text import TextEncoder  # noqa: E402
 from wam_ros.wam.vae import VideoVae  # noqa: E402
 
+# The tensors are tiny: threads would only wait for each other.
+torch.set_num_threads(1)
+
 GOLDEN = Path(__file__).resolve().parent.parent / "data" / "golden"
 
 

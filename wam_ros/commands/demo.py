@@ -28,7 +28,9 @@ def add_parser(sub: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 only when the robot succeeded."""
-    from wam_ros.demo import DemoOptions, run, write_json
+    from wam_ros.demo import DemoOptions
+    from wam_ros.demo import run as run_demo
+    from wam_ros.jsonfile import write_json
 
     # Without this, SIGTERM would end us at once and leave the graph running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         out=args.out,
         gl=args.gl,
     )
-    summary = run(options)
+    summary = run_demo(options)
     if args.json:
         write_json(args.json, summary)
     where = f"{options.out}/ has summary.json, views.png and joints.png"

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     findings = examine() + graph_findings(args.namespace, _diagnostics(args.namespace))
     print(report(findings))
     if args.json:
-        from wam_ros.demo import write_json
+        from wam_ros.jsonfile import write_json
 
         write_json(args.json, as_json(findings))
     return 1 if any(f.level in BAD for f in findings) else 0

@@ -149,7 +149,7 @@ def _status(args: argparse.Namespace) -> int:
         client.spin(0.3)
         render(client)
         if args.json:
-            from wam_ros.demo import write_json
+            from wam_ros.jsonfile import write_json
 
             write_json(args.json, as_json(client))
     finally:

@@ -24,6 +24,7 @@ from wam_ros.contract.model import (
     Limits,
     Output,
     Rates,
+    Safety,
     StateSource,
     VectorKey,
 )
@@ -128,8 +129,15 @@ def _build(raw: dict[str, Any], path: Path) -> Contract:
         view_height=view["height"],
         max_skew=raw["max_skew"],
         prompt=raw["prompt"],
+        safety=_safety(raw.get("safety", {})),
         path=str(path),
     )
+
+
+def _safety(raw: dict[str, Any]) -> Safety:
+    box = raw.get("workspace")
+    corners = None if box is None else (tuple(box["lower"]), tuple(box["upper"]))
+    return Safety(**{**raw, "workspace": corners})
 
 
 def _group(raw: dict[str, Any]) -> JointGroup:

@@ -133,7 +133,9 @@ class Camera:
 class Output:
     """A command topic.
 
-    ``raw = scale * value + offset`` turns contract units into the driver's. ``max_step`` bounds
+    ``raw = scale * value + offset`` turns contract units into the driver's; a negative scale turns
+    a gripper's direction round. ``window`` (s) is the stretch of motion that a JointTrajectory
+    carries; ``max_effort`` goes into a GripperCommand (0: the driver's own). ``max_step`` bounds
     the distance from the *measured* position (G1: 0.2618 rad). ``status: unknown`` outputs are
     not sent on hardware; in simulation they are, as sensor_msgs/msg/JointState.
     """
@@ -146,8 +148,25 @@ class Output:
     scale: float = 1.0
     offset: float = 0.0
     max_step: float | None = None
+    window: float = 0.15
+    max_effort: float = 0.0
     status: Status = "known"
     enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Safety:
+    """What the executor's gate watches beyond joint limits.
+
+    ``clearance`` (m) must remain between the arms, and between arms and body. ``workspace`` is a
+    box (lower, upper corner, m, root frame) that tool centres may not leave; None is no box.
+    ``deadman`` (s) is the age of the last heartbeat beyond which the arm stops and disarms; 0
+    needs no heartbeat.
+    """
+
+    clearance: float = 0.01
+    workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    deadman: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -185,6 +204,7 @@ class Contract:
     view_height: int
     max_skew: float
     prompt: str
+    safety: Safety = Safety()
     path: str = ""
 
     @property

@@ -1,54 +1,121 @@
-"""The last check before a command leaves. It passes or trips; it never edits."""
+"""The last check before a command leaves. It passes or trips; it never edits.
+
+Everything here is worked out from the commands themselves and from the contract, and shares no
+code with the planner or the limiter, so that a mistake there is caught and not repeated.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
-from wam_ros.contract.data import ActionChunk, FloatArray
+from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Limits
+from wam_ros.execution.clearance import Space
 
 _SLACK = 1e-6  # rad or m, for rounding in the limiter's arithmetic
+_SPACE_RATE = 50.0  # Hz
 
 
 class Gate:
-    """Checks on one command vector; reasons name the joint and both numbers."""
+    """Checks on what is about to be sent and on what comes back.
 
-    def __init__(self, names: Sequence[str], limits: Sequence[Limits]) -> None:
+    Every method returns why it trips, naming joint and numbers, or an empty string.
+
+    Parameters
+    ----------
+    names, limits
+        The commanded joints, in order.
+    period
+        Seconds between commands.
+    space
+        Workspace and self-distance checks; None leaves them out.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        limits: Sequence[Limits],
+        period: float,
+        space: Space | None = None,
+    ) -> None:
         self._names = tuple(names)
         self._lower = np.array([x.lower for x in limits])
         self._upper = np.array([x.upper for x in limits])
         self._error = np.array([x.following_error for x in limits])
+        self._speed = np.array([x.velocity for x in limits])
+        # Largest first, second and third difference of commands; 0.1 % and rounding are let pass.
+        self._steps = [
+            1.001 * np.array([getattr(x, k) for x in limits]) * period**order + _SLACK * 1e-3
+            for order, k in enumerate(("velocity", "acceleration", "jerk"), start=1)
+        ]
+        self._space = space
+        self._every = max(1, round(1.0 / (period * _SPACE_RATE)))
+        self._count = 0
+        self._sent: deque[FloatArray] = deque(maxlen=3)
 
-    def check(self, command: FloatArray, previous: FloatArray, max_step: FloatArray) -> str:
-        """Return why ``command`` may not be sent, or an empty string.
+    def restart(self, position: FloatArray) -> None:
+        """Begin at rest at ``position`` ``(D,)``, the measured state at arming."""
+        self._sent.extend([position.copy()] * 3)
+        if self._space is not None:
+            self._space.restart(position)
 
-        ``max_step`` ``(D,)`` bounds the change from ``previous``: a jump beyond it can only be a
-        fault of ours. A joint that started outside its range may move inward only.
+    # ---- commands ------------------------------------------------------------------------------
+
+    def check(self, command: FloatArray) -> str:
+        """Finite, inside the range, and within what the last three commands allow.
+
+        A joint that started outside its range may move inward only.
         """
-        if not np.all(np.isfinite(command)):
+        if not np.isfinite(command).all():
             return f"command of {self._name(~np.isfinite(command))} is not a number"
-        low = (command < self._lower - _SLACK) & (command < previous - _SLACK)
-        high = (command > self._upper + _SLACK) & (command > previous + _SLACK)
+        if not self._sent:
+            return "a command before arming"
+        third, second, last = self._sent
+        low = (command < self._lower - _SLACK) & (command < last - _SLACK)
+        high = (command > self._upper + _SLACK) & (command > last + _SLACK)
         if (low | high).any():
             i = int(np.argmax(low | high))
             return (
                 f"command {command[i]:.4f} of {self._names[i]} leaves "
                 f"[{self._lower[i]:.4f}, {self._upper[i]:.4f}]"
             )
-        jump = np.abs(command - previous) > max_step
-        if jump.any():
-            i = int(np.argmax(jump))
-            step = abs(command[i] - previous[i])
-            return f"command of {self._names[i]} jumps by {step:.4f} in a tick"
+        step = command - last
+        bend = step - (last - second)
+        twist = bend - (last - 2.0 * second + third)
+        for what, value, most in zip(
+            ("speed", "acceleration", "jerk"), (step, bend, twist), self._steps, strict=True
+        ):
+            beyond = np.abs(value) > most
+            if beyond.any():
+                i = int(np.argmax(beyond))
+                return (
+                    f"{what} of {self._names[i]} is {abs(value[i]) / most[i]:.2f} times its limit"
+                )
+        self._sent.append(command.copy())
         return ""
+
+    def check_space(self, command: FloatArray, stop: FloatArray | None = None) -> str:
+        """Workspace and self-distance, at 50 Hz; ``stop`` is where a stop from here would end."""
+        self._count += 1
+        if self._space is None or self._count % self._every:
+            return ""
+        return self._space.check(command, command if stop is None else stop)
+
+    @property
+    def space_due(self) -> bool:
+        """Whether the next `check_space` will look."""
+        return self._space is not None and (self._count + 1) % self._every == 0
+
+    # ---- measurements --------------------------------------------------------------------------
 
     def following_error(self, reference: FloatArray, measured: FloatArray) -> tuple[float, str]:
         """Largest |reference - measured| and, when a joint is beyond its limit, why it trips."""
         error = np.abs(reference - measured)
+        largest = float(error.max(initial=0.0))
         beyond = error > self._error
-        largest = float(np.max(error, initial=0.0))
         if not beyond.any():
             return largest, ""
         i = int(np.argmax(beyond))
@@ -57,23 +124,17 @@ class Gate:
             f"more than {self._error[i]:.3f}: is something in its way?"
         )
 
+    def leap(self, joint: int, change: float, seconds: float) -> str:
+        """Whether a reading can follow the one ``seconds`` before it at any credible speed."""
+        if not np.isfinite(change) or not np.isfinite(seconds):
+            return ""
+        most = self._error[joint] + 2.0 * self._speed[joint] * max(seconds, 0.0)
+        if abs(change) <= most:
+            return ""
+        return (
+            f"reading of {self._names[joint]} jumped by {abs(change):.3f} in "
+            f"{seconds * 1e3:.0f} ms: check its encoder and driver"
+        )
+
     def _name(self, where: np.ndarray) -> str:
         return self._names[int(np.argmax(where))]
-
-
-def check_chunk(chunk: ActionChunk, names: Sequence[str]) -> str:
-    """Return why a chunk cannot be executed by a robot driving ``names``, or an empty string."""
-    missing = [n for n in names if n not in chunk.names]
-    if missing:
-        return f"chunk has no column for {', '.join(missing)}"
-    if chunk.horizon < 2:
-        return f"chunk has {chunk.horizon} row; at least 2 are needed"
-    if chunk.actions.shape != (chunk.horizon, len(chunk.names)):
-        return f"chunk of shape {chunk.actions.shape} does not fit {len(chunk.names)} names"
-    if not (np.isfinite(chunk.step_period) and 0.001 <= chunk.step_period <= 1.0):
-        return f"step period {chunk.step_period} s is outside 0.001 to 1 s"
-    bad = ~np.isfinite(chunk.actions)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        return f"row {row}, {chunk.names[column]} is not a number"
-    return ""

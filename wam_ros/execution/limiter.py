@@ -1,144 +1,230 @@
 """The last word on motion: a reference that never leaves its limits and can always stop.
 
-Each tick Ruckig plans, per joint, the shortest jerk-limited motion to the target state and one
-tick of it is taken. The state it leaves behind is therefore always the start of a motion inside
-velocity, acceleration and jerk limits. Position limits are not Ruckig's: before a step is taken,
-the place where an immediate stop from the *new* state would end is worked out, and a joint whose
-stop would leave its range brakes now instead. So at every tick a stop inside all limits exists.
+The reference is moved by choosing each joint's jerk once a tick. A joint that is on its path gets
+the path's own jerk, so a path inside the limits passes unchanged. A joint that cannot be on its
+path (the path asks for too much, or starts elsewhere) catches up on the shortest jerk-limited
+motion, which Ruckig plans.
+
+A new state is taken only if the fastest stop from it (`stop`) stays inside position and velocity
+limits. The state before was accepted by the same rule, so its own stop is always there to fall
+back on: if the wanted state is not safe, the reference takes the state closest to it, on the line
+between wanted state and stop, that is. Hence at every tick a stop inside all limits exists.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from ruckig import (
-    ControlInterface,
-    InputParameter,
-    OutputParameter,
-    Result,
-    Ruckig,
-    Synchronization,
-)
+from numpy.typing import NDArray
+from ruckig import InputParameter, Result, Ruckig, Trajectory
 
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Limits
+from wam_ros.execution.stop import Stop, stop
 
-_EDGE = 1e-6  # rad or m
+Flags = NDArray[np.bool_]
+State = tuple[FloatArray, FloatArray, FloatArray]
+"""Position, velocity and acceleration, each ``(D,)``."""
 
-
-def stop_distance(v: FloatArray, a: FloatArray, a_max: FloatArray, j_max: FloatArray) -> FloatArray:
-    """Signed displacement of a stop from velocity ``v`` and acceleration ``a``.
-
-    An upper bound in the direction of motion: acceleration is first brought to zero at the jerk
-    limit, then the speed reached is removed with a trapezoidal (or triangular) deceleration.
-    """
-    t0 = np.abs(a) / j_max
-    v1 = v + 0.5 * a * t0
-    d0 = v * t0 + a * t0**2 / 3.0
-    speed = np.abs(v1)
-    full = speed >= a_max**2 / j_max
-    t = np.where(full, speed / a_max + a_max / j_max, 2.0 * np.sqrt(speed / j_max))
-    return np.asarray(d0 + 0.5 * v1 * t)
+_EDGE = 1e-6  # rad or m, room for rounding along the edge of the range
+_WITHIN = 0.999
+"""Share of the limits used: between ticks, where nothing is checked, a speed may swell a little."""
+_HALVINGS = 8
+_RATE = 40.0
+"""Triple pole (1/s) of the law that keeps a joint on its path; errors there are rounding only."""
 
 
 class Limiter:
-    """Follow a target within ``limits``; one instance owns the reference state.
+    """Own the reference state and move it within ``limits``.
 
     Attributes
     ----------
     position, velocity, acceleration
         Current reference, each ``(D,)``.
+    limited
+        Joints ``(D,)`` that the last step could not give the jerk it wanted.
     """
 
     def __init__(self, limits: list[Limits], period: float) -> None:
-        self._n = len(limits)
-        # A hair inside the range, so that rounding in a stop along the edge stays inside it.
-        self._lower = np.array([x.lower for x in limits]) + _EDGE
-        self._upper = np.array([x.upper for x in limits]) - _EDGE
-        self._v = np.array([x.velocity for x in limits])
-        self._a = np.array([x.acceleration for x in limits])
-        self._j = np.array([x.jerk for x in limits])
+        n = len(limits)
+        self._range = (
+            np.array([x.lower for x in limits]) + _EDGE,
+            np.array([x.upper for x in limits]) - _EDGE,
+        )
+        self.v_max = _WITHIN * np.array([x.velocity for x in limits])
+        self.a_max = _WITHIN * np.array([x.acceleration for x in limits])
+        self.j_max = _WITHIN * np.array([x.jerk for x in limits])
         self._dt = period
-        self._follow, self._follow_in, self._follow_out = self._make(ControlInterface.Position)
-        self._brake, self._brake_in, self._brake_out = self._make(ControlInterface.Velocity)
-        self.reset(np.zeros(self._n))
-
-    def _make(self, interface: ControlInterface) -> tuple[Ruckig, InputParameter, OutputParameter]:
-        request = InputParameter(self._n)
-        request.control_interface = interface
-        request.synchronization = Synchronization.No
-        request.max_velocity = self._v.tolist()
-        request.max_acceleration = self._a.tolist()
-        request.max_jerk = self._j.tolist()
-        request.target_velocity = [0.0] * self._n
-        request.target_acceleration = [0.0] * self._n
-        return Ruckig(self._n, self._dt), request, OutputParameter(self._n)
+        self._planners = [_Planner(x, period) for x in limits]
+        self.limited = np.zeros(n, dtype=bool)
+        self.reset(np.zeros(n))
 
     def reset(self, position: FloatArray) -> None:
-        """Take ``position`` ``(D,)`` as the reference, at rest."""
+        """Take ``position`` ``(D,)`` as the reference, at rest.
+
+        A joint outside its range may only move inward: its limit is where it stands.
+        """
         self.position = np.array(position, dtype=np.float64)
-        self.velocity = np.zeros(self._n)
-        self.acceleration = np.zeros(self._n)
+        self.velocity = np.zeros(len(self.position))
+        self.acceleration = np.zeros(len(self.position))
+        self._lower = np.minimum(self._range[0], self.position)
+        self._upper = np.maximum(self._range[1], self.position)
+        self._outside = self._is_outside()
+
+    def _is_outside(self) -> bool:
+        return bool(np.any((self._lower < self._range[0]) | (self._upper > self._range[1])))
 
     @property
     def at_rest(self) -> bool:
         """Whether the reference has stopped."""
-        return bool(
-            np.all(np.abs(self.velocity) < 1e-6) and np.all(np.abs(self.acceleration) < 1e-5)
-        )
+        return bool(np.abs(self.velocity).max() < 1e-7 and np.abs(self.acceleration).max() < 1e-6)
 
-    def stop_time(self) -> float:
-        """Longest time any joint needs to stop from here, in seconds."""
-        t0 = np.abs(self.acceleration) / self._j
-        speed = np.abs(self.velocity + 0.5 * self.acceleration * t0)
-        return float(np.max(t0 + speed / self._a + self._a / self._j, initial=0.0))
+    def stopping(self, share: float = 1.0) -> Stop:
+        """The stop from here with ``share`` of the acceleration and jerk limits."""
+        return stop(self.velocity, self.acceleration, share * self.a_max, share * self.j_max)
 
-    def step(
-        self, target: FloatArray, velocity: FloatArray | None = None
-    ) -> tuple[FloatArray, bool]:
-        """Advance one period towards ``target`` ``(D,)`` moving at ``velocity`` ``(D,)``.
+    def stop_time(self, share: float = 1.0) -> float:
+        """Longest time any joint needs for that stop, in seconds."""
+        return float(np.max(self.stopping(share).duration))
 
-        Returns the new reference and whether it had to differ from the target.
+    def stop_position(self) -> FloatArray:
+        """Where the fastest stop from here would end, ``(D,)``."""
+        return np.asarray(self.position + self.stopping().at(np.inf)[0])
+
+    # ---- one period ----------------------------------------------------------------------------
+
+    def follow(self, here: State, there: State, direct: Flags) -> FloatArray:
+        """Advance one period along a path that is ``here`` now and ``there`` a period later.
+
+        ``direct`` ``(D,)`` marks joints (grippers) that go for the position of ``there`` by the
+        shortest motion. Returns the new reference.
         """
-        wanted = np.zeros(self._n) if velocity is None else np.clip(velocity, -self._v, self._v)
-        # A target on the edge may not ask for more than can be stopped there.
-        goal = np.clip(target, self._lower, self._upper)
-        room = np.where(wanted > 0, self._upper - goal, goal - self._lower)
-        wanted = np.sign(wanted) * np.minimum(
-            np.abs(wanted), np.sqrt(self._a * np.maximum(room, 0))
+        jerk = (there[2] - here[2]) / self._dt
+        jerk = jerk + _RATE * (
+            3.0 * (here[2] - self.acceleration)
+            + _RATE * (3.0 * (here[1] - self.velocity) + _RATE * (here[0] - self.position))
         )
-        self._load(self._follow_in)
-        self._follow_in.target_position = goal.tolist()
-        self._follow_in.target_velocity = wanted.tolist()
-        result = self._follow.update(self._follow_in, self._follow_out)
-        if result not in (Result.Working, Result.Finished):
-            return self.brake(), True
-        p = np.array(self._follow_out.new_position)
-        v = np.array(self._follow_out.new_velocity)
-        a = np.array(self._follow_out.new_acceleration)
-        end = p + stop_distance(v, a, self._a, self._j)
-        unsafe = ((end > self._upper) & (v > 0)) | ((end < self._lower) & (v < 0))
-        if unsafe.any():
-            bp, bv, ba = self._brake_state()
-            p, v, a = (np.where(unsafe, x, y) for x, y in ((bp, p), (bv, v), (ba, a)))
-        self.position, self.velocity, self.acceleration = p, v, a
-        return p, bool(np.any(np.abs(p - target) > 1e-4))
-
-    def brake(self) -> FloatArray:
-        """Advance one period along the fastest stop within the limits; returns the reference."""
-        self.position, self.velocity, self.acceleration = self._brake_state()
+        # No more than brings the acceleration to its limit, so that between ticks it stays inside.
+        low = np.maximum(-self.j_max, (-self.a_max - self.acceleration) / self._dt)
+        high = np.minimum(self.j_max, (self.a_max - self.acceleration) / self._dt)
+        beyond = (jerk < low) | (jerk > high)
+        self._take(self._integrate(np.clip(jerk, low, high)), beyond, there, direct)
         return self.position
 
-    def _brake_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        self._load(self._brake_in)
-        self._brake.update(self._brake_in, self._brake_out)
-        out = self._brake_out
+    def brake(self, share: float = 1.0) -> FloatArray:
+        """Advance one period of a stop with ``share`` of the limits; returns the reference.
+
+        A gentle stop that would leave the range is cut short by the fastest one.
+        """
+        wanted = self._braked(share)
+        unsafe = ~self._safe(*wanted) if share < 1.0 else np.zeros(len(wanted[0]), dtype=bool)
+        self._accept(self._between(self._braked(), wanted, unsafe) if unsafe.any() else wanted)
+        return self.position
+
+    def _integrate(self, jerk: FloatArray) -> State:
+        t = self._dt
+        p, v, a = self.position, self.velocity, self.acceleration
         return (
-            np.array(out.new_position),
-            np.array(out.new_velocity),
-            np.array(out.new_acceleration),
+            p + t * (v + t * (0.5 * a + t * jerk / 6.0)),
+            v + t * (a + 0.5 * t * jerk),
+            a + t * jerk,
         )
 
-    def _load(self, request: InputParameter) -> None:
-        request.current_position = self.position.tolist()
-        request.current_velocity = self.velocity.tolist()
-        request.current_acceleration = self.acceleration.tolist()
+    def _braked(self, share: float = 1.0) -> State:
+        x, v, a = self.stopping(share).at(self._dt)
+        return self.position + x, v, a
+
+    def _take(self, wanted: State, beyond: Flags, there: State, direct: Flags) -> None:
+        p, v, a = wanted
+        for i in np.flatnonzero(beyond | direct):
+            p[i], v[i], a[i] = self._planners[i].step(
+                (self.position[i], self.velocity[i], self.acceleration[i]),
+                (there[0][i], 0.0 if direct[i] else there[1][i]),
+                (self._lower[i], self._upper[i]),
+            )
+        unsafe = ~self._safe(p, v, a)
+        self.limited = beyond | unsafe
+        if unsafe.any():
+            p, v, a = self._between(self._braked(), (p, v, a), unsafe)
+        self._accept((p, v, a))
+
+    def _accept(self, state: State) -> None:
+        self.position, self.velocity, self.acceleration = state
+        if self._outside:
+            self._lower = np.clip(self.position, self._lower, self._range[0])
+            self._upper = np.clip(self.position, self._range[1], self._upper)
+            self._outside = self._is_outside()
+
+    def _safe(self, p: FloatArray, v: FloatArray, a: FloatArray) -> Flags:
+        """Which joints ``(D,)`` could still stop inside every limit from this state."""
+        # Far from every limit a bound will do: take the acceleration away, then stop from `top`.
+        top = np.abs(v) + 0.5 * a * a / self.j_max
+        far = top * (0.5 * top / self.a_max + 2.0 * self.a_max / self.j_max)
+        clear = (
+            (np.abs(a) <= self.a_max)
+            & (top <= self.v_max)
+            & (p - far >= self._lower)
+            & (p + far <= self._upper)
+        )
+        if clear.all():
+            return clear
+        profile = stop(v, a, self.a_max, self.j_max)
+        low, high = profile.reach()
+        return np.asarray(
+            (np.abs(a) <= self.a_max * (1.0 + 1e-9))
+            & (profile.peak_speed() <= self.v_max * (1.0 + 1e-9))
+            & (p + low >= self._lower - 1e-12)
+            & (p + high <= self._upper + 1e-12)
+        )
+
+    def _between(self, safe: State, wanted: State, unsafe: Flags) -> State:
+        # Any mixture of two motions inside the jerk limit is one, too.
+        share, step = np.where(unsafe, 0.0, 1.0), 0.5
+        for _ in range(_HALVINGS):
+            trial = np.where(unsafe, share + step, 1.0)
+            ok = self._safe(*(s + trial * (w - s) for s, w in zip(safe, wanted)))
+            share = np.where(ok, trial, share)
+            step *= 0.5
+        mix = [np.where(unsafe, s + share * (w - s), w) for s, w in zip(safe, wanted)]
+        return mix[0], mix[1], mix[2]
+
+
+class _Planner:
+    """Shortest jerk-limited motion of one joint to a moving target, by Ruckig."""
+
+    def __init__(self, limits: Limits, period: float) -> None:
+        self._ruckig = Ruckig(1, period)
+        self._motion = Trajectory(1)
+        self._in = InputParameter(1)
+        self._v, self._a, self._j = (
+            _WITHIN * x for x in (limits.velocity, limits.acceleration, limits.jerk)
+        )
+        self._in.max_velocity = [self._v]
+        self._in.max_acceleration = [self._a]
+        self._in.max_jerk = [self._j]
+        self._dt = period
+
+    def step(
+        self,
+        state: tuple[float, float, float],
+        target: tuple[float, float],
+        bounds: tuple[float, float],
+    ) -> tuple[float, float, float]:
+        """State after one period on the way to position and velocity ``target``."""
+        lower, upper = bounds
+        goal = min(max(target[0], lower), upper)
+        # A target near the edge may not be faster than can be stopped there.
+        room = max(0.0, (upper - goal) if target[1] > 0 else (goal - lower))
+        top = min(self._v, (self._a * room) ** 0.5)
+        request = self._in
+        request.current_position = [float(state[0])]
+        request.current_velocity = [float(state[1])]
+        request.current_acceleration = [float(state[2])]
+        request.target_position = [float(goal)]
+        request.target_velocity = [float(min(max(target[1], -top), top))]
+        # Not `update`: that walks on along an older plan when the request happens to be the same.
+        if self._ruckig.calculate(request, self._motion) in (Result.Working, Result.Finished):
+            p, v, a = self._motion.at_time(self._dt)
+            return p[0], v[0], a[0]
+        one = [np.array([x]) for x in (state[1], state[2], self._a, self._j)]
+        x, v, a = stop(*one).at(self._dt)
+        return state[0] + float(x[0]), float(v[0]), float(a[0])

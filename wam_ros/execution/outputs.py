@@ -9,15 +9,29 @@ import numpy as np
 
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Contract, Output
+from wam_ros.execution.executor import Executor
+
+_POINTS = 8
+
+
+@dataclass(frozen=True)
+class Point:
+    """A future point of a window: ``after`` seconds from now, all in the driver's unit."""
+
+    after: float
+    positions: FloatArray
+    velocities: FloatArray
+    accelerations: FloatArray
 
 
 @dataclass
 class Channel:
-    """One command topic: its columns of the control vector and when it is due."""
+    """One command topic: its columns of the control (or velocity) vector and when it is due."""
 
     output: Output
     columns: list[int]
     every: int
+    velocity: bool = False
 
     def due(self, tick: int) -> bool:
         """Whether this topic is sent on control cycle number ``tick``."""
@@ -29,21 +43,62 @@ class Channel:
         Where the driver bounds the distance from the measured position, the value is held back
         to just inside that bound: a robot that lags is waited for, never jerked.
         """
-        value = command[self.columns]
-        if self.output.max_step is not None:
-            seen = measured[self.columns]
-            reach = 0.95 * self.output.max_step
-            value = np.where(np.isfinite(seen), np.clip(value, seen - reach, seen + reach), value)
+        value = self._near(command[self.columns], measured)
         return np.asarray(self.output.scale * value + self.output.offset)
 
+    def window(self, core: Executor) -> list[Point]:
+        """The next ``output.window`` seconds, for joint_trajectory_controller.
 
-def channels(contract: Contract, names: Sequence[str], sim: bool) -> list[Channel]:
-    """Channels to drive; outputs with ``status: unknown`` exist in simulation only."""
-    index = {n: i for i, n in enumerate(names)}
+        Single points would leave velocity at every point to the controller's guess; with
+        velocities and accelerations its quintic follows our path, and the window bridges late
+        messages. The last point may move: what follows replaces it.
+        """
+        step = max(1.0 / self.output.rate, self.output.window / _POINTS)
+        count = max(1, round(self.output.window / step))
+        times: FloatArray = np.asarray(step * np.arange(1, count + 1), dtype=np.float64)
+        scale = self.output.scale
+        return [
+            Point(
+                float(t),
+                scale * self._near(p[self.columns], core.measured) + self.output.offset,
+                scale * v[self.columns],
+                scale * a[self.columns],
+            )
+            for t, (p, v, a) in zip(times, core.ahead(times), strict=True)
+        ]
+
+    def _near(self, value: FloatArray, measured: FloatArray) -> FloatArray:
+        if self.output.max_step is None:
+            return value
+        seen = measured[self.columns]
+        reach = 0.95 * self.output.max_step
+        held = np.clip(value, seen - reach, seen + reach)
+        return np.asarray(np.where(np.isfinite(seen), held, value))
+
+
+def channels(contract: Contract, core: Executor, sim: bool) -> list[Channel]:
+    """Channels to drive; outputs with ``status: unknown`` exist in simulation only.
+
+    An output drives either positions or speeds; one that names joints of both is refused.
+
+    Raises
+    ------
+    ValueError
+        An output mixes position and velocity joints.
+    """
     result = []
     for output in contract.outputs:
         usable = output.enabled and (sim or output.status != "unknown")
-        if usable and all(j in index for j in output.joints):
-            every = max(1, round(contract.rates.control / output.rate))
-            result.append(Channel(output, [index[j] for j in output.joints], every))
+        every = max(1, round(contract.rates.control / output.rate))
+        kinds = [_columns(output.joints, names) for names in (core.names, core.base.names)]
+        if usable and all(k is not None and k for k in kinds):
+            raise ValueError(f"outputs.{output.name} mixes position and velocity joints; split it")
+        for velocity, columns in enumerate(kinds):
+            if usable and columns:
+                result.append(Channel(output, columns, every, bool(velocity)))
     return result
+
+
+def _columns(joints: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    index = {n: i for i, n in enumerate(names)}
+    return [index[j] for j in joints] if all(j in index for j in joints) else None

@@ -1,9 +1,18 @@
 """Turn the rows of a chunk into a C2 path that starts where the reference is.
 
-The path is a quintic Hermite spline: every knot has a position, a velocity and an acceleration, and
-both neighbouring segments share them, so position, velocity and acceleration are continuous
-everywhere. The first knot takes all three from the current reference, which makes a splice smooth
-by construction; the last one keeps its slope instead of coming to rest.
+The path is a minimum-jerk smoothing spline. Of all curves that start at the reference with its
+position, velocity and acceleration it is the one that minimises
+
+    sum_i h (x(t_i) - row_i)^2  +  tau^6 * integral of (d3x/dt3)^2 dt .
+
+A chunk brings its own future, so smoothing costs no delay: away from the ends, a motion of angular
+frequency w passes with gain 1 / (1 + (w tau)^6) and no phase shift. Rows that disagree with the
+motion under way (noise, a new bias, another mode) are joined as gently as ``tau`` asks. The end is
+free, so the tail does not come to rest, unless ``rest`` is asked for.
+
+Between knots the minimiser is a quintic, so the unknowns are position, velocity and acceleration
+at every knot and the optimum is one banded linear system, the same for all joints (Reinsch 1967
+for the cubic case).
 """
 
 from __future__ import annotations
@@ -11,18 +20,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solveh_banded
 
 from wam_ros.contract.data import FloatArray
 
-# Rows of the inverse Hermite map: coefficients of s^3, s^4 and s^5 on [0, 1] from
-# (p0, v0, a0, p1, v1, a1), with velocity and acceleration scaled by the segment's length.
+State = tuple[FloatArray, FloatArray, FloatArray]
+
+# Coefficients of s^0..s^5 on [0, 1] from (p0, v0, a0, p1, v1, a1), with velocity and acceleration
+# scaled by the segment's length and its square.
 _HERMITE = np.array(
     [
+        [1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.5, 0.0, 0.0, 0.0],
         [-10.0, -6.0, -1.5, 10.0, -4.0, 0.5],
         [15.0, 8.0, 1.5, -15.0, 7.0, -1.0],
         [-6.0, -3.0, -0.5, 6.0, -3.0, 0.5],
     ]
 )
+# Integral over [0, 1] of the squared third derivative, as a form in the coefficients of s^3..s^5.
+_JERK = np.array([[36.0, 72.0, 120.0], [72.0, 192.0, 360.0], [120.0, 360.0, 720.0]])
+_ENERGY = _HERMITE[3:].T @ _JERK @ _HERMITE[3:]
+_NUDGE = 1e-12
+_FIRM = 30.0
+_TRIES, _MORE = 3, 1.5
 
 
 @dataclass(frozen=True)
@@ -33,106 +54,161 @@ class Path:
     coefficients: FloatArray
 
     @property
+    def start(self) -> float:
+        """Time of the first knot."""
+        return float(self.times[0])
+
+    @property
     def end(self) -> float:
         """Time of the last knot."""
         return float(self.times[-1])
 
-    def sample(self, t: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def sample(self, t: float) -> State:
         """Position, velocity and acceleration at ``t``, each ``(D,)``.
 
-        Before the first knot the first is returned; after the last the path rests at its end.
+        Before the first knot its state is returned; after the last the path rests at its end.
         """
-        i = int(np.clip(np.searchsorted(self.times, t, side="right") - 1, 0, len(self.times) - 2))
+        i = min(max(int(self.times.searchsorted(t, "right")) - 1, 0), len(self.times) - 2)
         h = float(self.times[i + 1] - self.times[i])
         s = (t - float(self.times[i])) / h
         c = self.coefficients[i]
-        if s >= 1.0 and i == len(self.times) - 2:
+        if s > 1.0 + 1e-9:
             zero = np.zeros(c.shape[1])
             return c.sum(axis=0), zero, zero
-        s = min(max(s, 0.0), 1.0)
-        powers = s ** np.arange(6)
-        k = np.arange(1, 6)
-        velocity = (k * powers[:5]) @ c[1:] / h
-        acceleration = (np.array([2.0, 6.0, 12.0, 20.0]) * powers[:4]) @ c[2:] / h**2
-        return powers @ c, velocity, acceleration
+        p, v, a = _powers(min(max(s, 0.0), 1.0), h)[:3] @ c
+        return p, v, a
+
+    def positions(self, t: FloatArray) -> FloatArray:
+        """Positions ``(M, D)`` at ``t`` ``(M,)``; rests at its end."""
+        return np.stack([self.sample(float(x))[0] for x in t])
+
+    def extremes(self, samples: int = 4) -> FloatArray:
+        """Largest |velocity|, |acceleration| and |jerk|, ``(3, D)``, at ``samples`` per segment.
+
+        Jerk is a parabola on each segment and acceleration a cubic, so four samples with both ends
+        miss the true extreme by little; the limiter does not depend on this figure.
+        """
+        h = np.diff(self.times)
+        s = np.linspace(0.0, 1.0, samples)
+        rows = np.stack([_powers(x, 1.0)[1:] for x in s])  # (S, 3, 6)
+        found = np.abs(np.einsum("skj,njd->nskd", rows, self.coefficients)).max(axis=1)
+        scale = h[:, None] ** -np.arange(1.0, 4.0)
+        return np.asarray((found * scale[:, :, None]).max(axis=0))
+
+
+def _powers(s: float, h: float) -> FloatArray:
+    """Rows that turn coefficients into position and its first three derivatives, ``(4, 6)``."""
+    s2, s3, s4 = s * s, s**3, s**4
+    h1, h2, h3 = 1.0 / h, 1.0 / h**2, 1.0 / h**3
+    return np.array(
+        [
+            [1.0, s, s2, s3, s4, s4 * s],
+            [0.0, h1, 2 * s * h1, 3 * s2 * h1, 4 * s3 * h1, 5 * s4 * h1],
+            [0.0, 0.0, 2 * h2, 6 * s * h2, 12 * s2 * h2, 20 * s3 * h2],
+            [0.0, 0.0, 0.0, 6 * h3, 24 * s * h3, 60 * s2 * h3],
+        ]
+    )
 
 
 def fit(
+    start: float,
+    state: State,
     times: FloatArray,
-    positions: FloatArray,
-    start_velocity: FloatArray,
-    start_acceleration: FloatArray,
+    rows: FloatArray,
+    tau: float,
+    rest: bool = False,
 ) -> Path:
-    """Fit a C2 path through ``positions`` ``(N, D)`` at increasing ``times`` ``(N,)``, N >= 2.
+    """Fit the smoothing spline.
 
-    Interior slopes are those of the parabola through three neighbouring knots; the last knot
-    repeats the slope of its segment with no acceleration, so the tail does not come to rest.
+    Parameters
+    ----------
+    start, state
+        The path begins at time ``start`` with exactly this position, velocity, acceleration.
+    times, rows
+        Targets ``(N, D)`` at increasing ``times`` ``(N,)`` after ``start``, N >= 1.
+    tau
+        Smoothing time (s); 0 goes through every row.
+    rest
+        Whether the path must come to rest (no velocity, no acceleration) on its last row.
     """
-    h = np.diff(times)[:, None]
-    slope = np.diff(positions, axis=0) / h
-    velocity = np.empty_like(positions)
-    acceleration = np.zeros_like(positions)
-    velocity[0], acceleration[0] = start_velocity, start_acceleration
-    velocity[-1] = slope[-1]
-    if len(times) > 2:
-        both = h[:-1] + h[1:]
-        velocity[1:-1] = (h[1:] * slope[:-1] + h[:-1] * slope[1:]) / both
-        acceleration[1:-1] = 2.0 * (slope[1:] - slope[:-1]) / both
-    p0, p1 = positions[:-1], positions[1:]
-    v0, v1 = velocity[:-1] * h, velocity[1:] * h
-    a0, a1 = acceleration[:-1] * h**2, acceleration[1:] * h**2
-    ends = np.stack([p0, v0, a0, p1, v1, a1], axis=1)
-    high = np.einsum("ij,njd->nid", _HERMITE, ends)
-    low = np.stack([p0, v0, 0.5 * a0], axis=1)
-    return Path(times=times.copy(), coefficients=np.concatenate([low, high], axis=1))
+    knots = np.concatenate([[start], times])
+    h = np.diff(knots)
+    unit = float(np.mean(h))
+    n = len(times)
+    # Unknowns are scaled (p, v * unit, a * unit^2), which keeps the system well conditioned.
+    grow = np.power.outer(h / unit, [0.0, 1.0, 2.0, 0.0, 1.0, 2.0])
+    ratio = (max(tau, 0.05 * unit) / unit) ** 6 * (h / unit) ** -5.0
+    blocks = ratio[:, None, None] * _ENERGY * grow[:, :, None] * grow[:, None, :]
+    trust = np.ones(n)
+    if rest:
+        trust[-1] = _FIRM
+    band = np.zeros((6, 3 * n))
+    for i in range(3):
+        for j in range(i + 1):
+            band[i - j, j::3] = blocks[:, 3 + i, 3 + j]
+            band[i - j, j : 3 * (n - 1) : 3] += blocks[1:, i, j]
+        for j in range(3):  # below the diagonal block: end of a segment against its start
+            band[3 + i - j, j : 3 * (n - 1) : 3] = blocks[1:, 3 + i, j]
+    # A single row leaves velocity and acceleration open; the nudge picks the smallest.
+    band[0] += _NUDGE * band[0].max()
+    band[0, 0::3] += trust
+    right = np.zeros((3 * n, rows.shape[1]))
+    right[0::3] = trust[:, None] * rows
+    scale = np.array([1.0, unit, unit**2])
+    first = np.stack(state) * scale[:, None]
+    right[:3] -= blocks[0, 3:, :3] @ first
+    if rest:
+        _pin(band, right, 3 * n - 2)
+    found = solveh_banded(band, right, lower=True, overwrite_ab=True, check_finite=False)
+    ends = np.concatenate([first[None], found.reshape(n, 3, -1)])
+    return Path(knots, np.einsum("ij,njd->nid", _HERMITE, _pairs(ends, h / unit)))
+
+
+def fit_within(
+    start: float,
+    state: State,
+    targets: tuple[FloatArray, FloatArray],
+    tau: float,
+    limits: State,
+    rest: bool = False,
+) -> Path:
+    """Fit, and smooth those joints more whose path would need more than ``limits``.
+
+    ``targets`` are times and rows of `fit`; ``limits`` are the largest velocity, acceleration and
+    jerk, each ``(D,)``. A joint whose rows are simply too fast stays beyond them: smoothing is
+    raised three times at most, and the limiter has the last word.
+    """
+    times, rows = targets
+    path = fit(start, state, times, rows, tau, rest)
+    for _ in range(_TRIES):
+        beyond = np.flatnonzero((path.extremes() > np.stack(limits)).any(axis=0))
+        if not len(beyond):
+            break
+        tau *= _MORE
+        part: State = (state[0][beyond], state[1][beyond], state[2][beyond])
+        again = fit(start, part, times, rows[:, beyond], tau, rest)
+        path.coefficients[:, :, beyond] = again.coefficients
+    return path
+
+
+def _pin(band: FloatArray, right: FloatArray, first: int) -> None:
+    """Fix all unknowns from ``first`` on to zero in a lower banded system."""
+    size = band.shape[1]
+    for k in range(1, 6):
+        band[k, max(0, first - k) : size] = np.where(
+            np.arange(max(0, first - k), size) + k >= first, 0.0, band[k, max(0, first - k) : size]
+        )
+    band[0, first:] = 1.0
+    right[first:] = 0.0
+
+
+def _pairs(ends: FloatArray, h: FloatArray) -> FloatArray:
+    """End states ``(N+1, 3, D)`` as the two ends of each segment, ``(N, 6, D)``."""
+    grow = np.power.outer(h, [0.0, 1.0, 2.0])[:, :, None]
+    return np.concatenate([ends[:-1] * grow, ends[1:] * grow], axis=1)
 
 
 def smoothstep(x: FloatArray) -> FloatArray:
     """0 below 0, 1 above 1, with zero slope and curvature at both ends (Perlin's quintic)."""
     x = np.clip(x, 0.0, 1.0)
     return np.asarray(x**3 * (x * (6.0 * x - 15.0) + 10.0))
-
-
-def splice(
-    now: float,
-    reference: tuple[FloatArray, FloatArray, FloatArray],
-    times: FloatArray,
-    rows: FloatArray,
-    old: Path | None,
-    fade: float,
-    blend: float,
-) -> tuple[Path, FloatArray]:
-    """Join future ``rows`` ``(N, D)`` due at ``times`` to the motion under way.
-
-    Parameters
-    ----------
-    now
-        Splice time; the path starts here from ``reference`` (position, velocity, acceleration).
-    times, rows
-        Rows of the chunk around and after ``now``; ``times[0]`` may lie before it.
-    old
-        Path being followed, blended out over ``blend`` seconds.
-    fade
-        Seconds over which the offset between reference and chunk at ``now`` is faded out.
-
-    Returns
-    -------
-    Path and the offset ``(D,)`` that was found at the splice.
-    """
-    at_now = np.array([np.interp(now, times, rows[:, d]) for d in range(rows.shape[1])])
-    offset = reference[0] - at_now
-    # A knot closer than half a row to the splice would force large accelerations to reach it.
-    period = float(np.median(np.diff(times))) if len(times) > 1 else 0.03
-    keep = times > now + 0.5 * period
-    if not keep.any():
-        keep[-1] = True
-    t = np.maximum(times[keep], now + 0.5 * period)
-    weight = smoothstep((t - now) / fade)[:, None] if fade > 0 else np.ones((len(t), 1))
-    target = rows[keep] + (1.0 - weight) * offset
-    if old is not None and blend > 0:
-        w = smoothstep((t - now) / blend)[:, None]
-        past = np.stack([old.sample(x)[0] for x in t])
-        target = w * target + (1.0 - w) * past
-    knots = np.concatenate([[now], t])
-    path = fit(knots, np.vstack([reference[0], target]), reference[1], reference[2])
-    return path, offset

@@ -1,45 +1,59 @@
-"""The executor as a ROS node: one process, one 500 Hz thread, subscriptions beside it."""
+"""The executor as a ROS node: the control loop in a thread of its own, ROS around it.
+
+The loop itself reads joint states, chunks and the e-stop (see `mailbox`) and publishes commands.
+Services, timers and telemetry run in the ROS executor and reach the core through the loop.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import signal
 import sys
 import threading
 import time
 from array import array
+from collections import deque
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import SetBool, Trigger
 
-from wam_ros.contract import ContractError, load_contract
+from wam_ros.contract import Contract, ContractError, load_contract
 from wam_ros.execution import Executor, Mode, Settings
+from wam_ros.execution.clearance import Space
 from wam_ros.execution.clock import ClockMap
-from wam_ros.execution.metrics import Window
 from wam_ros.execution.outputs import channels
 from wam_ros.msg import ActionChunk as ActionChunkMsg
 from wam_ros.msg import ExecutorState
+from wam_ros.nodes.control_loop import ControlLoop, make_fifo
 from wam_ros.nodes.convert import chunk_from_msg, to_stamp
 from wam_ros.nodes.diagnostics import status
+from wam_ros.nodes.mailbox import Mailbox, Unspun
 from wam_ros.nodes.publishers import command_publisher
-from wam_ros.nodes.sources import subscribe_states
+from wam_ros.nodes.sources import poll_states
 from wam_ros.perception.joints import JointError, read
+from wam_ros.resources import share
+from wam_ros.sim.urdf import expand
 
 LATCHED = QoSProfile(
     depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
+RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+_CHUNK_EVERY = 10
+"""Ticks between two looks for a chunk: a flood of chunks costs at most one in 20 ms."""
+_TUNABLE = ("smoothing", "fade", "ensemble", "savgol", "reanchor_cap", "slowest")
 
 
 class ExecutorNode(Node):  # type: ignore[misc]
-    """Feeds the execution core from topics and runs its loop in a thread of its own."""
+    """Feeds the execution core from topics and publishes what it commands."""
 
     def __init__(self) -> None:
         super().__init__("executor")
@@ -50,240 +64,262 @@ class ExecutorNode(Node):  # type: ignore[misc]
         if p["armed"] and not self._sim:
             self.get_logger().warning("armed:=true is honoured in simulation only; call ~/arm")
         self._core = Executor(
-            self.contract,
-            Settings(reanchor_cap=p["reanchor_cap"], fade=p["fade"], blend=p["blend"]),
+            self.contract, Settings(**{k: p[k] for k in _TUNABLE}), _space(self.contract)
         )
-        self._lock = threading.Lock()
-        self._lateness = Window(5000)
-        self._missed = 0
+        deadman = float(p["deadman"])
+        self._deadman = deadman if deadman > 0.0 else self.contract.safety.deadman
+        self._last_beat = -np.inf
+        self._log: deque[tuple[str, str]] = deque(maxlen=50)
         self._clock_map = ClockMap(self._ros(), time.monotonic())
-        self._stop = threading.Event()
         self._channels = [
-            (c, command_publisher(self, c.output, self._core.names, c.columns))
-            for c in channels(self.contract, self._core.names, self._sim)
+            (c, command_publisher(self, self._core, c))
+            for c in channels(self.contract, self._core, self._sim)
         ]
+        self._inputs()
         self._interfaces()
-        self._fifo(int(p["rt_priority"]))
         self._published: tuple[Any, ...] = ()
-        self._thread = threading.Thread(target=self._loop, name="control", daemon=True)
-        self._thread.start()
+        self._period = 1.0 / self.contract.rates.control
+        self._sim_tick = -np.inf
+        self._loop = ControlLoop(self._tick, self._period, int(p["rt_priority"]))
+        self._loop.start()
 
     def _declare(self) -> dict[str, Any]:
         defaults: dict[str, Any] = {
             "robot": "agibot_g1",
             "sim": False,
             "armed": False,
-            "reanchor_cap": Settings.reanchor_cap,
-            "fade": Settings.fade,
-            "blend": Settings.blend,
             "rt_priority": 0,
+            "deadman": 0.0,
+            **{k: getattr(Settings, k) for k in _TUNABLE},
         }
         return {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
 
+    def _inputs(self) -> None:
+        """What the control loop reads by itself."""
+        group = Unspun()
+        self._states = poll_states(self, group, self.contract, self._sim)
+        self._chunks = Mailbox(self, group, ActionChunkMsg, "action_chunk", RELIABLE)
+        self._estops = Mailbox(self, group, Bool, "estop", LATCHED)
+        self._instructions = Mailbox(self, group, String, "instruction", RELIABLE)
+        self._beats = Mailbox(self, group, Empty, "heartbeat", RELIABLE)
+
     def _interfaces(self) -> None:
-        reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        subscribe_states(self, self.contract, self._sim, self._on_state)
-        self.create_subscription(ActionChunkMsg, "action_chunk", self._on_chunk, reliable)
-        self.create_subscription(Bool, "estop", self._on_estop, LATCHED)
-        self.create_subscription(String, "instruction", self._on_instruction, 10)
         self.create_service(SetBool, "arm", self._on_arm)
         self.create_service(Trigger, "hold", self._on_hold)
         self.create_service(Trigger, "reset", self._on_reset)
-        self.create_service(Trigger, "estop", self._on_estop_service)
+        self.create_service(Trigger, "estop", self._on_estop)
         self._state_pub = self.create_publisher(ExecutorState, "executor_state", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(0.1, self._publish_state)
-        self.create_timer(0.02, self._on_change)
+        self.create_timer(0.05, self._on_change)
         self.create_timer(1.0, self._publish_diagnostics)
 
-    def _fifo(self, priority: int) -> None:
-        if priority <= 0:
-            return
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-        except (PermissionError, OSError) as err:
-            self.get_logger().warning(
-                f"SCHED_FIFO {priority} refused ({err}); see `wam doctor` for the limits file"
-            )
-
-    # ---- the loop ------------------------------------------------------------------------------
+    # ---- the loop's work -----------------------------------------------------------------------
 
     def _ros(self) -> float:
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
-    def _loop(self) -> None:
-        # Collections of a long-lived heap take milliseconds; nothing in the loop needs them.
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        period = 1.0 / self.contract.rates.control
-        deadline = time.monotonic() + period
-        tick = 0
-        while not self._stop.is_set():
-            delay = deadline - time.monotonic()
-            if delay > 0:
-                time.sleep(delay)
-            now = time.monotonic()
-            self._lateness.add(now - deadline)
-            self._tick(tick, now)
-            tick += 1
-            deadline += period
-            behind = int((time.monotonic() - deadline) / period)
-            if behind > 0:  # skip what was missed instead of bursting
-                self._missed += behind
-                tick += behind
-                deadline += behind * period
-
-    def _tick(self, tick: int, monotonic: float) -> None:
-        jumped = tick % 50 == 0 and self._clock_map.update(self._ros(), time.monotonic())
-        now = self._clock_map.ros(monotonic)
-        with self._lock:
-            if jumped:
-                self._core.hold("ROS time jumped")
-            command = self._core.tick(now)
-            measured = self._core.measured
-        if command is None:
-            return
-        for channel, publish in self._channels:
-            if channel.due(tick):
-                publish(channel.raw(command, measured), now)
-
     def _now(self) -> float:
         return self._clock_map.ros(time.monotonic())
 
-    # ---- subscriptions -------------------------------------------------------------------------
-
-    def _on_state(self, source: Any, message: Any) -> None:
-        try:
-            values = read(message, source)
-        except JointError as err:
-            self.get_logger().error(str(err), throttle_duration_sec=2.0)
+    def _tick(self, tick: int, monotonic: float) -> None:
+        now = self._time(tick, monotonic)
+        if now is None:
             return
-        with self._lock:
-            self._core.set_measured(values, self._now())
-            if self._auto_arm and not self._core.arm(self._now()):
-                self._auto_arm = False
+        self._read(tick, now)
+        command = self._core.tick(now)
+        if command is None:
+            return
+        for channel, send in self._channels:
+            if channel.due(tick):
+                send(self._core, command, now)
 
-    def _on_chunk(self, message: Any) -> None:
+    def _time(self, tick: int, monotonic: float) -> float | None:
+        """ROS time of this tick; None when simulated time has not moved on by a period."""
+        if self.get_clock().ros_time_is_active:
+            now = self._ros()
+            since = now - self._sim_tick
+            if 0.0 <= since < 0.99 * self._period:
+                return None
+            if since < 0.0 or (since > 0.5 and np.isfinite(since)):
+                self._core.clock_jumped("ROS time jumped")
+            self._sim_tick = now
+            return now
+        if tick % 50 == 0 and self._clock_map.update(self._ros(), time.monotonic()):
+            self._core.clock_jumped("ROS time jumped")
+        return self._clock_map.ros(monotonic)
+
+    def _read(self, tick: int, now: float) -> None:
+        core = self._core
+        for source, box in self._states:
+            message = box.take()
+            if message is not None:
+                try:
+                    core.set_measured(read(message, source), now)
+                except JointError as err:
+                    self._say("error", str(err))
+        message = self._estops.take()
+        if message is not None and message.data and core.mode is not Mode.ESTOPPED:
+            core.estop("e-stop pressed")
+            self._say("error", "e-stop: latched until reset")
+        message = self._instructions.take()
+        if message is not None and not message.data.strip():
+            core.hold("instruction is empty")
+        if self._deadman > 0.0:
+            self._mind_deadman(now)
+        if self._auto_arm and not core.arm(now):
+            self._auto_arm = False
+        if tick % _CHUNK_EVERY == 0:
+            message = self._chunks.take()
+            if message is not None:
+                self._take_chunk(message, now)
+
+    def _take_chunk(self, message: Any, now: float) -> None:
         try:
-            chunk = chunk_from_msg(message)
+            reason = self._core.submit(chunk_from_msg(message), now)
         except ValueError as err:
-            with self._lock:
-                self._core.reject(str(err))
-            self.get_logger().error(str(err), throttle_duration_sec=1.0)
-            return
-        with self._lock:
-            reason = self._core.submit(chunk, self._now())
+            reason = str(err)
+            self._core.reject(reason)
         if reason:
-            self.get_logger().warning(reason, throttle_duration_sec=1.0)
+            self._say("warning", reason)
 
-    def _on_instruction(self, message: Any) -> None:
-        if not message.data.strip():
-            with self._lock:
-                self._core.hold("instruction is empty")
+    def _mind_deadman(self, now: float) -> None:
+        if self._beats.take() is not None:
+            self._last_beat = now
+        if now - self._last_beat > self._deadman:
+            self._core.stop_and_disarm(f"no heartbeat for {self._deadman} s")
 
-    def _on_estop(self, message: Any) -> None:
-        if message.data:
-            with self._lock:
-                self._core.estop("e-stop pressed")
-            self.get_logger().error("e-stop: latched until reset")
+    def _say(self, level: str, text: str) -> None:
+        # Logging publishes on /rosout; the ROS executor does it, not the loop.
+        if not self._log or self._log[-1] != (level, text):
+            self._log.append((level, text))
 
-    def _on_estop_service(self, _: Any, response: Any) -> Any:
-        with self._lock:
-            self._core.estop("e-stop service called")
-        response.success, response.message = True, "stopped and latched; call reset, then arm"
-        return response
+    # ---- services ------------------------------------------------------------------------------
 
     def _on_arm(self, request: Any, response: Any) -> Any:
-        with self._lock:
-            reason = self._core.arm(self._now()) if request.data else ""
+        def arm() -> str:
             if not request.data:
                 self._core.disarm("disarmed by request")
+                return ""
+            now = self._now()
+            if self._deadman > 0.0 and now - self._last_beat > self._deadman:
+                return f"no heartbeat on `heartbeat` in the last {self._deadman} s"
+            return self._core.arm(now)
+
+        reason = self._loop.ask(arm)
         response.success = not reason
         response.message = reason or ("armed" if request.data else "disarmed")
         return response
 
     def _on_hold(self, _: Any, response: Any) -> Any:
-        with self._lock:
-            self._core.hold("hold service called")
+        self._loop.ask(lambda: self._core.hold("hold service called"))
         response.success, response.message = True, "holding"
         return response
 
     def _on_reset(self, _: Any, response: Any) -> Any:
-        with self._lock:
-            self._core.reset()
-            response.message = self._core.reason
-        response.success = True
+        self._loop.ask(self._core.reset)
+        response.success, response.message = True, self._core.reason
+        return response
+
+    def _on_estop(self, _: Any, response: Any) -> Any:
+        self._loop.ask(lambda: self._core.estop("e-stop service called"))
+        response.success, response.message = True, "stopped and latched; call reset, then arm"
         return response
 
     # ---- telemetry -----------------------------------------------------------------------------
 
     def _on_change(self) -> None:
-        with self._lock:
-            seen = (self._core.mode, self._core.reason, self._core.counters.rejected)
+        while self._log:
+            level, text = self._log.popleft()
+            # One call site each: rclpy throttles by the place in the source.
+            if level == "error":
+                self.get_logger().error(text, throttle_duration_sec=1.0)
+            else:
+                self.get_logger().warning(text, throttle_duration_sec=1.0)
+        core = self._core
+        seen = (core.mode, core.reason, core.counters.rejected > 0)
         if seen != self._published:
             self._published = seen
             self._publish_state()
 
     def _publish_state(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            self._state_pub.publish(self._loop.ask(self._snapshot))
+
+    def _snapshot(self) -> Any:
+        core, counters, loop = self._core, self._core.counters, self._loop
         now = self._now()
-        with self._lock:
-            core, counters = self._core, self._core.counters
-            sequence, row, margin = core.progress(now)
-            msg = ExecutorState(
-                mode=int(core.mode),
-                mode_name=core.mode.name.lower(),
-                armed=core.mode not in (Mode.DISARMED, Mode.ESTOPPED),
-                reason=core.reason,
-                chunk_sequence=sequence,
-                row_progress=row,
-                buffer_margin=margin,
-                ticks=counters.ticks,
-                chunks_accepted=counters.accepted,
-                chunks_rejected=counters.rejected,
-                limiter_ticks=counters.limiter_ticks,
-                seam_jump_max=counters.seam_jump_max,
-                following_error=counters.following_error,
-                reference=array("d", core.reference),
-            )
-            p50, p95 = counters.latency.percentiles(50, 95)
-        late50, late99, worst = self._lateness.percentiles(50, 99, 100)
+        sequence, row, margin = core.progress(now)
+        msg = ExecutorState(
+            mode=int(core.mode),
+            mode_name=core.mode.name.lower(),
+            armed=core.mode not in (Mode.DISARMED, Mode.ESTOPPED),
+            reason=core.reason,
+            chunk_sequence=sequence,
+            row_progress=row,
+            buffer_margin=margin,
+            ticks=counters.ticks,
+            missed_ticks=loop.missed,
+            chunks_accepted=counters.accepted,
+            chunks_rejected=counters.rejected,
+            limiter_ticks=counters.limiter_ticks,
+            seam_jump_max=counters.seam_jump_max,
+            following_error=counters.following_error,
+            joint_names=list(core.names),
+            reference=array("d", core.reference),
+            delay_rows=counters.delay_rows,
+            pace=core.pace,
+        )
+        late = loop.lateness.percentiles(50, 99, 100)
+        msg.lateness_p50, msg.lateness_p99, msg.lateness_max = late
+        msg.work_p50, msg.work_p99 = loop.spent.percentiles(50, 99)
+        p50, p95 = counters.latency.percentiles(50, 95)
         msg.observation_to_command_p50, msg.observation_to_command_p95 = p50, p95
-        msg.lateness_p50, msg.lateness_p99, msg.lateness_max = late50, late99, worst
-        msg.missed_ticks = self._missed
-        msg.joint_names = list(core.names)
         msg.header.stamp = to_stamp(now)
-        self._state_pub.publish(msg)
+        return msg
 
     def _publish_diagnostics(self) -> None:
-        with self._lock:
-            mode, reason = self._core.mode, self._core.reason
-        level = 2 if mode is Mode.ESTOPPED else int(mode is Mode.DISARMED)
-        late50, late99, worst = self._lateness.percentiles(50, 99, 100)
+        core, counters, loop = self._core, self._core.counters, self._loop
+        level = 2 if core.mode is Mode.ESTOPPED else int(core.mode is Mode.DISARMED)
+        late = loop.lateness.percentiles(50, 99, 100)
+        work = loop.spent.percentiles(50, 99)
+        seen = counters.latency.percentiles(50, 95)
         values = {
-            "lateness p50 (us)": f"{late50 * 1e6:.0f}",
-            "lateness p99 (us)": f"{late99 * 1e6:.0f}",
-            "lateness max (us)": f"{worst * 1e6:.0f}",
-            "missed ticks": str(self._missed),
+            "lateness p50, p99, max (us)": ", ".join(f"{x * 1e6:.0f}" for x in late),
+            "work per tick p50, p99 (us)": ", ".join(f"{x * 1e6:.0f}" for x in work),
+            "missed ticks": str(loop.missed),
+            "observation to command p50, p95 (ms)": ", ".join(f"{x * 1e3:.0f}" for x in seen),
+            "buffer margin (s)": f"{core.progress(self._now())[2]:.2f}",
+            "chunks accepted, rejected": f"{counters.accepted}, {counters.rejected}",
+            "ticks limited": str(counters.limiter_ticks),
+            "largest seam jump (rad)": f"{counters.seam_jump_max:.1e}",
+            "following error (rad)": f"{counters.following_error:.3f}",
+            "real-time priority": loop.problem or ("ordinary" if not loop.fifo else "SCHED_FIFO"),
         }
-        text = f"{mode.name.lower()}: {reason}" if reason else mode.name.lower()
+        text = f"{core.mode.name.lower()}: {core.reason}" if core.reason else core.mode.name.lower()
         self._diagnostics.publish(status(self, "executor", level, text, values))
+        # The loop switched collection off; what ROS leaves behind is young and collected here.
+        gc.collect(1)
 
     def shut_down(self) -> None:
         """Decelerate to a hold, keep sending it until at rest, then end the loop."""
-        with self._lock:
-            self._core.hold("shutting down")
+        with contextlib.suppress(TimeoutError):
+            self._loop.ask(lambda: self._core.hold("shutting down"))
         end = time.monotonic() + 2.0
         while not self._core.at_rest and time.monotonic() < end:
             time.sleep(0.01)
-        self._stop.set()
-        self._thread.join(timeout=1.0)
+        self._loop.end()
+
+
+def _space(contract: Contract) -> Space:
+    path = Path(contract.urdf)
+    return Space(contract, expand(path if path.is_absolute() else share() / path))
 
 
 def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
-    # The control thread must not wait the default 5 ms for a subscription callback to yield.
-    sys.setswitchinterval(0.0002)
+    # The control thread must not wait the default 5 ms for another thread to yield.
+    sys.setswitchinterval(0.0001)
     # The default handler would end the context before the arm has come to rest.
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     stop = threading.Event()
@@ -291,9 +327,13 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         node = ExecutorNode()
-    except ContractError as err:
+    except (ContractError, ValueError) as err:
         print(f"executor: {err}", file=sys.stderr)
         return 2
+    priority = int(node.get_parameter("rt_priority").value)
+    if priority > 1:
+        # It may hold the interpreter when the loop wakes, so it must not be pushed aside either.
+        make_fifo(priority - 1)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     with contextlib.suppress(ExternalShutdownException):

@@ -94,7 +94,8 @@ class SimNode(Node):  # type: ignore[misc]
             names = list(output.joints)
             if isinstance(message, JointTrajectory):
                 names = list(message.joint_names)
-                values = message.points[-1].positions if message.points else []
+                # A rolling window: its first point is due now, the rest is what may follow.
+                values = message.points[0].positions if message.points else []
             elif isinstance(message, JointState):
                 names, values = list(message.name) or names, message.position
             else:

@@ -24,7 +24,7 @@ def add_parser(sub: Any) -> None:
     p = sub.add_parser("parity", help="compare the model with recorded reference numbers")
     p.add_argument("--golden", type=Path, required=True, metavar="DIR", help="recorded data")
     p.add_argument("--case", action="append", metavar="NAME", help="only this case (repeatable)")
-    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    p.add_argument("--threads", type=int, default=1, help="CPU threads (default 1: tiny tensors)")
     p.add_argument("--json", metavar="FILE", help="write every comparison to FILE")
     p = sub.add_parser(
         "inspect-checkpoint", help="what a checkpoint folder holds, and its problems"
@@ -57,8 +57,7 @@ def _parity(args: argparse.Namespace) -> int:
 
     from wam_ros.wam.parity import runner
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(max(1, args.threads))
     code, summary = runner.run(args.golden, args.case)
     _write(args.json, summary)
     return code

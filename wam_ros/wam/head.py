@@ -31,6 +31,9 @@ from wam_ros.wam.unipc import UniPC, make_schedule
 
 Tokens = tuple[torch.Tensor, torch.Tensor]
 
+# Prompt embeddings to keep; one of the 14B is 4 MB.
+_PROMPTS = 32
+
 
 @dataclass(frozen=True)
 class CallOptions:
@@ -172,6 +175,8 @@ class PolicyHead:
         self._synchronize = synchronize
         self._embedded: dict[bytes, torch.Tensor] = {}
         self._schedules: dict[tuple[int, float], _Schedules] = {}
+        # Counts windows for good: what is kept for one must never pass for another's.
+        self._window = 0
         self.restart()
 
     @property
@@ -188,7 +193,6 @@ class PolicyHead:
         """Forget prompt and window; the next call starts over."""
         self.next_frame = 0
         self._language: torch.Tensor | None = None
-        self._window = 0
         self._clip: torch.Tensor | None = None
         self._conditioning: WindowConditioning | None = None
 
@@ -201,6 +205,8 @@ class PolicyHead:
         with torch.no_grad():
             embedding = self._text(ids.to(self.device), mask.to(self.device)).to(self.dtype)
         if self.savings.cache_context:
+            if len(self._embedded) >= _PROMPTS:
+                self._embedded.pop(next(iter(self._embedded)))
             self._embedded[key] = embedding
         return embedding
 
@@ -288,22 +294,18 @@ class PolicyHead:
         watch = Stopwatch(self.device, self._synchronize)
         self._check_state(state)
         reset = self.will_reset(ids, images.shape[1])
-        if reset:
-            self.next_frame = 0
-            self._language = ids.cpu().clone()
-        self.branches.reset_counts()
         skip = _skip(options)
         need_uncond = self._needs_uncond(0, skip, options)
         observed = self._observe(images, reset, staged, watch)
-        with watch.stage("text"):
-            self._condition(ids, mask)
-        with watch.stage("prefill"):
-            self._prefill(observed, bool(reset), need_uncond)
-        prefills = self.branches.forwards
-        self.branches.reset_counts()
-        noise = self._draw(state.shape[0], noise_video, noise_action)
-        with watch.stage("denoise"):
-            video, action, timesteps = self._denoise(noise, state, skip, options)
+        try:
+            prefills = self._append(observed, ids, mask, bool(reset), need_uncond, watch)
+            noise = self._draw(state.shape[0], noise_video, noise_action)
+            with watch.stage("denoise"):
+                video, action, timesteps = self._denoise(noise, state, skip, options)
+        except BaseException:
+            # The cache may hold half of this call: only a new window is certain to be right.
+            self.restart()
+            raise
         start = self.next_frame
         self.next_frame += self.dit.config.num_frame_per_block
         if video is not None and reset:
@@ -321,6 +323,47 @@ class PolicyHead:
             self.branches.cached_tokens,
             watch.seconds,
         )
+
+    @torch.no_grad()
+    def open_window(
+        self, image: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
+    ) -> dict[str, float]:
+        """Start a window at a past frame without asking for actions.
+
+        Leaves the head as a first call on ``image`` [B, 1, H, W, 3] would, minus the denoising, so
+        that the next `call` appends a block. Returns the seconds per stage.
+        """
+        watch = Stopwatch(self.device, self._synchronize)
+        observed = self._observe(image, "opened", None, watch)
+        try:
+            self._append(observed, ids, mask, True, False, watch)
+        except BaseException:
+            self.restart()
+            raise
+        self.next_frame += self.dit.config.num_frame_per_block
+        return watch.seconds
+
+    def _append(
+        self,
+        observed: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        reset: bool,
+        need_uncond: bool,
+        watch: Stopwatch,
+    ) -> tuple[int, int]:
+        """Embed the prompts and put the observed latents into the caches; counts the forwards."""
+        if reset:
+            self.next_frame = 0
+            self._language = ids.cpu().clone()
+        self.branches.reset_counts()
+        with watch.stage("text"):
+            self._condition(ids, mask)
+        with watch.stage("prefill"):
+            self._prefill(observed, reset, need_uncond)
+        forwards = self.branches.forwards
+        self.branches.reset_counts()
+        return forwards
 
     def _check_state(self, state: torch.Tensor) -> None:
         c = self.dit.config

@@ -18,8 +18,8 @@ def training_mask(
 
     Token order: clean video | noisy video | actions | states, with 1 + K x blocks latent frames.
     Frame 0 stands alone; block i covers the K frames after it. ``local_attn_size`` limits how many
-    latent frames a clean block looks back (its own included; frame 0 always counts in addition);
-    with -1 the clean part is causal token by token.
+    latent frames a clean block looks back, its own included; frame 0 and the block itself are seen
+    in any case. With -1 the clean part is causal token by token.
 
     Raises
     ------
@@ -51,6 +51,7 @@ def training_mask(
         oldest = (block_end - local_attn_size).clamp(min=0)
         up_to_own = video_block[None] <= video_block[:, None]
         recent = (video_frame[None] >= oldest[:, None]) | (video_frame[None] == 0)
+        recent |= video_block[None] == video_block[:, None]
         mask[clean, clean] = up_to_own & recent
     mask[noisy, clean] = video_block[None] < video_block[:, None]
     mask[noisy, noisy] = video_block[None] == video_block[:, None]

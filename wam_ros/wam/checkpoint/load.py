@@ -124,9 +124,13 @@ def fill(
         If a parameter of a module stays empty.
     """
     fills = [f for f in found.fills.values() if f.slot.component in modules]
-    # File by file, so that each is read once from front to back.
+    # File by file: each is mapped while it is read, and let go of before the next.
     fills.sort(key=lambda f: str(f.source.file(f.stored)))
+    mapped: Path | None = None
     for done, item in enumerate(fills, start=1):
+        if (path := item.source.file(item.stored)) != mapped:
+            _close(found)
+            mapped = path
         tensor = read(found, item).to(device=device, dtype=dtype, copy=True)
         module = modules[item.slot.component]
         if isinstance(module, StoredNetwork):
@@ -135,15 +139,19 @@ def fill(
             place(module, item.slot.entry.name, tensor)
         if progress:
             progress(done, len(fills))
-    found.source.close()
-    if found.base:
-        found.base.close()
-    gc.collect()
+    _close(found)
     for component, module in modules.items():
         empty = [n for n, p in (*module.named_parameters(), *module.named_buffers()) if p.is_meta]
         if empty:
             raise CheckpointError(f"{component}: {empty[0]} and {len(empty) - 1} more stayed empty")
         module.to(device)
+
+
+def _close(found: Survey) -> None:
+    for source in (found.source, found.base):
+        if source is not None:
+            source.close()
+    gc.collect()
 
 
 def read(found: Survey, item: Fill) -> Tensor:

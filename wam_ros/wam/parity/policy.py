@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +69,13 @@ def replay_call(
 ) -> CallResult:
     """Repeat a recorded call with its noise."""
     part = weights_of(calls, f"{name}.")
+    frames = part["in.images"].shape[1]
+    if head.savings.staged_vae and not head.will_reset(part["in.text"], frames):
+        clip = head.stage(frames)
+        with torch.no_grad():
+            for i in range(frames):
+                clip.push(head.prepare(part["in.images"][:, i : i + 1]))
+            inputs["staged"] = clip.latents()
     return head.call(
         part["in.images"],
         part["in.text"],
@@ -160,33 +166,3 @@ def _bookkeeping(name: str, result: CallResult, entry: dict[str, Any]) -> Result
     return Result(
         f"{name}.bookkeeping", float(len(wrong)), 0.0, not wrong, "; ".join(wrong) or "exact"
     )
-
-
-def savings_errors(golden: Path) -> dict[str, float]:
-    """Largest relative error of an action of the recorded calls, per switch alone and all on.
-
-    Against the plain path, in float32, replaying every recorded call twice: with the video wanted
-    and, for what then becomes dead, without.
-    """
-    calls = load_file(golden / "policy_calls_fp32.safetensors")
-    log = json.loads((golden / "policy_calls.json").read_text())
-
-    def actions(savings: Savings, want_video: bool) -> list[torch.Tensor]:
-        head = load_policy(golden, torch.float32, savings, calls)
-        return [
-            replay_call(
-                head,
-                calls,
-                entry["call"],
-                dataclasses.replace(recorded_options(entry), want_video=want_video),
-            ).action
-            for entry in log
-        ]
-
-    plain = actions(Savings.none(), True)
-    found: dict[str, float] = {}
-    for name in (*Savings.names(), "all"):
-        savings = Savings.all() if name == "all" else Savings.only(name)
-        pairs = [*zip(plain, actions(savings, True)), *zip(plain, actions(savings, False))]
-        found[name] = max(float((a - b).norm() / a.norm()) for a, b in pairs)
-    return found

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from wam_ros.demo import Trace
+from wam_ros.demo.trace import Trace
+from wam_ros.jsonfile import write_json
 
 _SHEET_ROWS = 4
 
 
 def write_report(out: Path, summary: dict[str, Any], trace: Trace) -> None:
     """Write the three files into ``out``."""
-    from wam_ros.demo import write_json
-
     write_json(out / "summary.json", summary)
     if trace.frames:
         cv2.imwrite(str(out / "views.png"), sheet(trace.frames, summary))

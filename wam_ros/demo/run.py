@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from wam_ros.bringup import processes
+from wam_ros.demo.trace import Trace
 from wam_ros.supervisor import ChildFailed, Supervisor
 
 
@@ -31,18 +29,6 @@ class DemoOptions:
     gl: str = "osmesa"
 
 
-@dataclass
-class Trace:
-    """What was seen while running."""
-
-    times: list[float] = field(default_factory=list)
-    reference: list[np.ndarray] = field(default_factory=list)
-    measured: list[np.ndarray] = field(default_factory=list)
-    names: tuple[str, ...] = ()
-    ticks: list[tuple[float, int]] = field(default_factory=list)
-    frames: list[tuple[float, dict[str, np.ndarray]]] = field(default_factory=list)
-
-
 def run(options: DemoOptions, say: Any = print) -> dict[str, Any]:
     """Run the demo; returns the summary that is also written to ``out/summary.json``.
 
@@ -53,7 +39,7 @@ def run(options: DemoOptions, say: Any = print) -> dict[str, Any]:
     RuntimeError
         The graph did not come up; the message names the log.
     """
-    from wam_ros.demo_report import write_report
+    from wam_ros.demo.report import write_report
 
     options.out.mkdir(parents=True, exist_ok=True)
     log = options.out / "graph.log"
@@ -101,7 +87,7 @@ def _watch(options: DemoOptions, supervisor: Supervisor, say: Any) -> tuple[dict
             client.spin(0.05)
             supervisor.poll()
             t = time.monotonic() - begin
-            _record(trace, client, t)
+            trace.record(client, t)
             if client.sim.success:
                 reached = t
                 break
@@ -112,7 +98,7 @@ def _watch(options: DemoOptions, supervisor: Supervisor, say: Any) -> tuple[dict
                 next_line = t + 1.0
                 say(_progress_line(t, client))
         client.spin(0.5)
-        _record(trace, client, time.monotonic() - begin)
+        trace.record(client, time.monotonic() - begin)
         elapsed = time.monotonic() - begin
         return _summary(options, client, trace, reached, refused, elapsed), trace
     finally:
@@ -142,24 +128,6 @@ def _given_up(client: Any) -> str:
     if not executor.armed:
         return f"executor {executor.mode_name}: {executor.reason}"
     return ""
-
-
-def _record(trace: Trace, client: Any, t: float) -> None:
-    from wam_ros.nodes.convert import observation_from_msg
-
-    state, observation = client.executor, client.observation
-    names = tuple(state.joint_names)
-    seen = dict(zip(observation.state_names, observation.state))
-    if trace.times and t - trace.times[-1] < 0.03:
-        return
-    trace.names = names
-    stamp = state.header.stamp
-    trace.ticks.append((stamp.sec + stamp.nanosec * 1e-9, int(state.ticks)))
-    trace.times.append(t)
-    trace.reference.append(np.array(state.reference))
-    trace.measured.append(np.array([seen.get(n, np.nan) for n in names]))
-    if not trace.frames or t - trace.frames[-1][0] > 0.25:
-        trace.frames.append((t, observation_from_msg(observation).views))
 
 
 def _progress_line(t: float, client: Any) -> str:
@@ -202,7 +170,7 @@ def _summary(
         "latency_p95_s": round(float(p.latency_p95), 4),
         "chunks_accepted": int(e.chunks_accepted),
         "chunks_rejected": int(e.chunks_rejected),
-        "tick_rate_hz": round(_tick_rate(trace), 1),
+        "tick_rate_hz": round(trace.tick_rate, 1),
         "ticks": int(e.ticks),
         "missed_ticks": int(e.missed_ticks),
         "lateness_p50_us": round(float(e.lateness_p50) * 1e6),
@@ -219,16 +187,5 @@ def _summary(
     }
 
 
-def _tick_rate(trace: Trace) -> float:
-    """Control cycles per second between the first and the last executor state seen."""
-    (t0, n0), (t1, n1) = trace.ticks[0], trace.ticks[-1]
-    return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
-
-
 def _tail(log: Path, lines: int = 8) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON."""
-    Path(path).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

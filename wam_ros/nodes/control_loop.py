@@ -1,0 +1,112 @@
+"""The 500 Hz thread: absolute deadlines, one owner of the execution core, its own stop-watch."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from wam_ros.execution.metrics import Window
+
+_MCL_CURRENT_FUTURE = 3
+
+
+def make_fifo(priority: int) -> str:
+    """Run the calling thread under SCHED_FIFO; returns why that is refused, or ''."""
+    try:
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(priority))
+    except (PermissionError, OSError) as err:
+        return f"SCHED_FIFO {priority} refused ({err}); see `wam doctor` for the limits file"
+    return ""
+
+
+class ControlLoop(threading.Thread):
+    """Calls ``work(tick, monotonic)`` once a period and requests of other threads in between.
+
+    Only this thread touches the execution core, so there is no lock to wait for; others use `ask`.
+    Late periods are skipped, never sent in a burst.
+
+    Attributes
+    ----------
+    lateness
+        Seconds between deadline and wake-up, last 5000 ticks.
+    spent
+        Seconds of work per tick, likewise.
+    missed
+        Periods skipped so far.
+    fifo, problem
+        Whether the thread runs under SCHED_FIFO, and why not when it was asked to.
+    """
+
+    def __init__(
+        self, work: Callable[[int, float], None], period: float, priority: int = 0
+    ) -> None:
+        super().__init__(name="control", daemon=True)
+        self._work = work
+        self._period = period
+        self._priority = priority
+        self._requests: deque[tuple[Callable[[], Any], list[Any], threading.Event]] = deque()
+        self._over = threading.Event()
+        self.lateness, self.spent = Window(5000), Window(5000)
+        self.missed = 0
+        self.problem, self.fifo = "", False
+
+    def ask(self, request: Callable[[], Any], timeout: float = 1.0) -> Any:
+        """Run ``request()`` between two ticks and return its result.
+
+        Raises
+        ------
+        TimeoutError
+            The loop did not get to it in ``timeout`` seconds.
+        """
+        box: list[Any] = []
+        done = threading.Event()
+        self._requests.append((request, box, done))
+        if not done.wait(timeout):
+            raise TimeoutError("the control loop does not answer")
+        return box[0]
+
+    def end(self) -> None:
+        """Stop after the present tick."""
+        self._over.set()
+        self.join(timeout=1.0)
+
+    def run(self) -> None:
+        """Tick until `end`."""
+        if self._priority > 0:
+            self.problem = make_fifo(self._priority)
+            self.fifo = not self.problem
+            # A page fault costs as much as several ticks.
+            ctypes.CDLL(None).mlockall(_MCL_CURRENT_FUTURE)
+        # Collections of a long-lived heap take milliseconds; nothing in the loop needs them.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        period = self._period
+        deadline = time.monotonic() + period
+        tick = 0
+        while not self._over.is_set():
+            delay = deadline - time.monotonic()
+            if delay > 0:
+                time.sleep(delay)
+            now = time.monotonic()
+            self.lateness.add(now - deadline)
+            while self._requests:
+                request, box, done = self._requests.popleft()
+                box.append(request())
+                done.set()
+            self._work(tick, now)
+            end = time.monotonic()
+            self.spent.add(end - now)
+            tick += 1
+            deadline += period
+            behind = int((end - deadline) / period)
+            if behind > 0:
+                self.missed += behind
+                tick += behind
+                deadline += behind * period
