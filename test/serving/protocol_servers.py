@@ -52,14 +52,16 @@ class Background:
         await asyncio.wait_for(asyncio.gather(*rest, return_exceptions=True), 5)
 
 
-def window(contract: Any, count: int = 4, cadence: str = "sync", rows: float = 24.0) -> Window:
+def window(
+    contract: Any, count: int = 4, cadence: str = "sync", rows: float = 24.0, start: float = 100.0
+) -> Window:
     """Frames whose pixels and states tell them apart."""
     rng = np.random.default_rng(3)
     shape = (contract.view_height, contract.view_width, 3)
     home = np.array([contract.joints[n].home for n in contract.state_names])
     frames = tuple(
         Observation(
-            t0=100.0 + i * contract.rates.step_period * contract.rates.video_stride,
+            t0=start + i * contract.rates.step_period * contract.rates.video_stride,
             views={c.name: rng.integers(0, 256, shape, np.uint8) for c in contract.cameras},
             state=home + 0.01 * i,
         )

@@ -51,14 +51,17 @@ def test_roboarena_fields_and_frames(fake: Fake, ready: Any, kind: type[DreamZer
     backend.reset("pick up the cup")
     look = window(DROID)
     chunk = backend.infer(look)
-    backend.infer(look)
+    for start in (110.0, 110.2):
+        backend.infer(window(DROID, start=start))
     np.testing.assert_array_equal(chunk.actions, rows.astype(float))
     assert chunk.names == DROID.action_names and chunk.t0 == look.newest.t0
-    first, later = server.infers
+    first, later, overlapping = server.infers
+    # Three of the four frames of the last call were sent before.
+    assert overlapping["observation/exterior_image_0_left"].shape == (180, 320, 3)
     assert first["observation/exterior_image_0_left"].shape == (180, 320, 3)
     assert later["observation/exterior_image_0_left"].shape == (4, 180, 320, 3)
     assert first["prompt"] == "pick up the cup" and first["session_id"] == later["session_id"]
-    np.testing.assert_array_equal(later["observation/joint_position"], look.newest.state[:7])
+    np.testing.assert_array_equal(first["observation/joint_position"], look.newest.state[:7])
     assert server.seen[0] == {"endpoint": "reset"}
 
 
@@ -93,7 +96,8 @@ def test_roboarena_request_has_the_recorded_bytes(fake: Fake, ready: Any, golden
     frames = tuple(
         Observation(float(i), {c: recorded[n][i] for c, n in wire.items()}, state) for i in range(4)
     )
-    backend._driver.infer(Window(frames[:1]), recorded["prompt"], 2.0)
+    before = Observation(-1.0, frames[0].views, state)
+    backend._driver.infer(Window((before,)), recorded["prompt"], 2.0)
     backend._driver._session = recorded["session_id"]
     backend._driver.infer(Window(frames), recorded["prompt"], 2.0)
     assert server.raw[-1] == packb(recorded)
@@ -118,8 +122,8 @@ def test_vllm_error_map_ends_the_session(fake: Fake, ready: Any) -> None:
     backend.infer(window(DROID))
     server.fail_next = True
     with pytest.raises(RemoteError, match=r"infer with 4 frames: answered: Internal inference"):
-        backend.infer(window(DROID))
-    assert backend.infer(window(DROID)).context_flags & 1
+        backend.infer(window(DROID, start=110.0))
+    assert backend.infer(window(DROID, start=111.0)).context_flags & 1
     assert server.connections == 2
 
 

@@ -138,7 +138,7 @@ def test_a_failure_is_named_and_the_next_call_is_a_new_session(
     policy.infer(window(DROID))
     server.fault = fault
     with pytest.raises(RemoteError, match=said) as failure:
-        policy.infer(window(DROID))
+        policy.infer(window(DROID, start=110.0))
     assert str(failure.value).startswith(f"{url}: infer with 4 frames")
     requests = len(server.seen)
     chunk = policy.infer(window(DROID))

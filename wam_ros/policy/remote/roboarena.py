@@ -31,6 +31,7 @@ class RoboArenaDriver(WireDriver):
         self._config = ServerConfig()
         self._session = ""
         self._fresh = True
+        self._sent_until = float("-inf")
 
     def hello(self, contract: Contract) -> Capabilities:
         """Connect; the first message says which views are wanted and what actions come back."""
@@ -76,7 +77,10 @@ class RoboArenaDriver(WireDriver):
 
     def infer(self, window: Window, instruction: str, deadline: float) -> Rows:
         """One frame at the start of a session, then those since the last call."""
-        frames = window.frames[-1:] if self._fresh else window.frames
+        frames = window.frames[-1:]
+        if not self._fresh:
+            # The server keeps what it was sent; a frame must not come to it twice.
+            frames = tuple(f for f in window.frames[:-1] if f.t0 > self._sent_until + 1e-3) + frames
         request: dict[str, Any] = {}
         for camera, name in self._cameras.items():
             views = [fields.resize(f.views[camera], self._config.image_resolution) for f in frames]
@@ -91,5 +95,5 @@ class RoboArenaDriver(WireDriver):
             reply = reply.get("actions")
         names, kinds = fields.droid_columns(self._contract)
         actions = self.rows(reply, len(names), sent)
-        self._fresh = False
+        self._fresh, self._sent_until = False, window.newest.t0
         return Rows(actions, names, kinds)
