@@ -221,7 +221,8 @@ def node(robot: str, n: int, rng: Any, backend: str = "hold", server: str = "") 
             event.clear()
             begin = time.perf_counter()
             observations.publish(message)
-            if not event.wait(1.0) or t0 not in arrived:
+            event.wait(1.0)
+            if t0 not in arrived:
                 lost += 1
             elif i >= 5:
                 seconds.append(arrived[t0] - begin)

@@ -45,6 +45,7 @@ def serve(background: Background) -> Callable[..., str]:
         policy: Any = None,
         dialect: str = "roboarena",
         limits: Limits | None = None,
+        loaded: bool = False,
         **given: Any,
     ) -> str:
         contract = load_contract(robot)
@@ -53,7 +54,8 @@ def serve(background: Background) -> Callable[..., str]:
         ready = threading.Event()
 
         def load() -> Any:
-            hosted.configure(contract)
+            if not loaded:
+                hosted.configure(contract)
             return kind(hosted, contract)
 
         async def make() -> PolicyServer:

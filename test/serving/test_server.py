@@ -16,12 +16,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from wam_ros.policy.base import PolicyError, Window
+from wam_ros.policy.base import PolicyError, Window, device_lost
 from wam_ros.policy.hold import HoldPolicy
 from wam_ros.serving.codec import packb, unpackb
 from wam_ros.serving.config import DROID_14B
 from wam_ros.serving.native import PROTOCOL
-from wam_ros.serving.server import BUSY, Limits, device_lost
+from wam_ros.serving.server import BUSY, Limits
 
 Serve = Callable[..., str]
 VIEWS = ("exterior_image_0_left", "exterior_image_1_left", "wrist_image_left")

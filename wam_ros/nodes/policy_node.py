@@ -72,6 +72,7 @@ class PolicyNode(AutostartNode):
         self._objects: dict[str, Any] = {}
         self._resting, self._rows, self._rows_of = True, 0.0, 0
         self._sequence = 0
+        self._called_with = float("-inf")
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -155,7 +156,12 @@ class PolicyNode(AutostartNode):
             self._set(READY, "")
 
     def _on_observation(self, message: Any) -> None:
-        self._frames.push(observation_from_msg(message))
+        observation = observation_from_msg(message)
+        newest = self._frames.newest
+        if newest is not None and observation.t0 < newest.t0 - 1.0:  # the clock was set back
+            self._frames.clear()
+            self._called_with = float("-inf")
+        self._frames.push(observation)
         self._tick()  # a call that is due need not wait for the timer
 
     def _on_executor(self, message: Any) -> None:
@@ -181,11 +187,14 @@ class PolicyNode(AutostartNode):
         now = self._now()
         if busy or newest is None or now - newest.t0 > _MAX_OBSERVATION_AGE:
             return
+        if newest.t0 <= self._called_with:  # a model must not be shown the same frame twice
+            return
         decision = self._scheduler.decide(now, self._latency.percentile(95), self._resting)
         if not decision.call:
             return
         self._reason = decision.reason
         self._scheduler.called(now)
+        self._called_with = newest.t0
         # Rows of an older chunk say nothing about the last one, which may have been refused.
         executed = self._rows if self._rows_of == self._sequence else 0.0
         period = self.contract.rates.step_period

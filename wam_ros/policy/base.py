@@ -73,3 +73,14 @@ def frame_rows(policy: Policy | None) -> tuple[int, ...]:
     the newest frame only needs none.
     """
     return tuple(getattr(policy, "frame_rows", (0,)))
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether only a new process can help: the accelerator or its context is gone.
+
+    Running out of memory is not that; the next session starts with an empty cache.
+    """
+    if type(error).__name__ == "OutOfMemoryError":
+        return False
+    text = str(error)
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in text

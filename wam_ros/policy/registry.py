@@ -12,6 +12,12 @@ from wam_ros.policy.replay import ReplayPolicy
 from wam_ros.policy.scripted import ScriptedPolicy
 
 
+def _wam(options: Mapping[str, Any]) -> Policy:
+    from wam_ros.policy.wam import WamPolicy
+
+    return WamPolicy(options)
+
+
 def _remote(name: str, module: str, driver: str) -> Callable[[Mapping[str, Any]], Policy]:
     """A backend that speaks to a server; its libraries are imported when it is made."""
 
@@ -34,6 +40,7 @@ def _remote(name: str, module: str, driver: str) -> Callable[[Mapping[str, Any]]
 _FACTORIES: dict[str, Callable[[Mapping[str, Any]], Policy]] = {
     "scripted": lambda o: ScriptedPolicy(latency=float(o.get("latency", 0.1))),
     "replay": lambda o: ReplayPolicy(str(o.get("replay_file", ""))),
+    "wam": _wam,
     "hold": lambda o: HoldPolicy(),
     "wam_serve": _remote("wam_serve", "native", "NativeDriver"),
     "roboarena": _remote("roboarena", "roboarena", "RoboArenaDriver"),

@@ -90,16 +90,20 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(
     args: argparse.Namespace, policy: Any, contract: Any, token: str, tls: Any
 ) -> None:
+    from wam_ros.serving.dialect import Dialect
     from wam_ros.serving.native import NativeDialect
-    from wam_ros.serving.roboarena import RoboArenaDialect
+    from wam_ros.serving.roboarena import RoboArenaDialect, announced
     from wam_ros.serving.server import Limits, PolicyServer
 
     max_bytes = int(args.max_mib * 1024 * 1024)
 
     def load() -> Any:
-        kind = RoboArenaDialect if args.dialect == "roboarena" else NativeDialect
-        dialect = kind(policy, contract, max_bytes=max_bytes)
         policy.configure(contract)
+        dialect: Dialect
+        if args.dialect == "roboarena":
+            dialect = RoboArenaDialect(policy, contract, announced(policy), max_bytes)
+        else:
+            dialect = NativeDialect(policy, contract, max_bytes)
         policy.warm_up()
         return dialect
 

@@ -39,6 +39,18 @@ def describe(contract: Contract) -> dict[str, Any]:
     }
 
 
+def wanted_rows(policy: Policy, contract: Contract) -> list[int]:
+    """Which frames a client should send: those at the training stride and at the reference's four.
+
+    A model in the same process is shown every row; over a socket a third of them says as much.
+    """
+    rows, stride = frame_rows(policy), contract.rates.video_stride
+    if len(rows) <= 12:
+        return list(rows)
+    kept = [r for r in rows if r % stride == 0 or r in (-23, -16, -8)]
+    return sorted({*kept, 0})
+
+
 class NativeDialect:
     """Hosts ``policy`` for any ``contract``; failed requests leave the connection open."""
 
@@ -59,7 +71,7 @@ class NativeDialect:
         said["model"] = self._policy.model
         said["precision"] = self._policy.precision
         said["needs_objects"] = bool(self._policy.needs_objects)
-        said["frame_rows"] = list(frame_rows(self._policy))
+        said["frame_rows"] = wanted_rows(self._policy, self._contract)
         return packb(said)
 
     def begin(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,14 @@ from wam_ros.serving.dialect import BadRequest
 from wam_ros.serving.frames import CameraQueues
 
 RESET_REPLY = "reset successful"
+FRAME_ROWS = (-23, -16, -8, 0)
+"""When DreamZero's client takes four frames; the protocol carries no times, so it is assumed."""
+
+
+def announced(policy: Policy) -> ServerConfig:
+    """DROID's configuration with the view size that the model takes, where it says one."""
+    size = getattr(policy, "view_size", None)
+    return DROID_14B if size is None else replace(DROID_14B, image_resolution=size)
 
 
 class RoboArenaDialect:
@@ -132,11 +141,11 @@ class RoboArenaDialect:
     def _window(self, views: dict[str, NDArray[np.uint8]], state: FloatArray) -> Window:
         """Only the newest frame's time is known: the protocol carries none."""
         rates = self._contract.rates
-        now, stride = time.time(), rates.step_period * rates.video_stride
+        now = time.time()
         count = len(next(iter(views.values())))
         frames = tuple(
             Observation(
-                t0=now - (count - 1 - i) * stride,
+                t0=now + FRAME_ROWS[i - count] * rates.step_period,
                 views={camera: frames[i] for camera, frames in views.items()},
                 state=state,
             )

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from wam_ros.policy.base import device_lost
 from wam_ros.serving.dialect import Dialect
 
 log = logging.getLogger("wam.serve")
@@ -187,14 +188,3 @@ class PolicyServer:
 
     async def _send(self, socket: Any, message: bytes | str) -> None:
         await asyncio.wait_for(socket.send(message), self._limits.send)
-
-
-def device_lost(error: BaseException) -> bool:
-    """Whether only a new process can help: the accelerator or its context is gone.
-
-    Running out of memory is not that; the next session starts with an empty cache.
-    """
-    if type(error).__name__ == "OutOfMemoryError":
-        return False
-    text = str(error)
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in text

@@ -18,9 +18,7 @@ from wam_ros.policy.remote import fields
 from wam_ros.policy.remote.driver import Capabilities, Options, Rows
 from wam_ros.policy.remote.wire import WireDriver
 from wam_ros.serving.config import ServerConfig
-
-FRAME_ROWS = (-23, -16, -8, 0)
-"""When DreamZero's client takes its four frames: rows of the contract's action rate before now."""
+from wam_ros.serving.roboarena import FRAME_ROWS
 
 
 class RoboArenaDriver(WireDriver):
