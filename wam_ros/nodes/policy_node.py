@@ -14,7 +14,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from std_msgs.msg import String
+from std_msgs.msg import Float32, String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
@@ -31,7 +31,7 @@ from wam_ros.nodes.convert import (
 )
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.lifecycle import AutostartNode, run
-from wam_ros.policy.base import Policy, PolicyError, Window, frame_rows
+from wam_ros.policy.base import Policy, PolicyError, Window, device_lost, frame_rows
 from wam_ros.policy.cadence import Latency, Scheduler
 from wam_ros.policy.frames import FrameBuffer
 from wam_ros.policy.registry import make
@@ -54,7 +54,8 @@ class PolicyNode(AutostartNode):
             "robot": "agibot_g1", "policy": "scripted", "cadence": "async", "latency": 0.1,
             "period": 1.0 / 7.0, "replay_file": "", "server": "", "server_timeout": 10.0,
             "server_wait": 60.0, "server_token_file": "", "server_ca": "", "server_names": "",
-            "server_actions": "auto", "server_channels": "",
+            "server_actions": "auto", "server_channels": "", "checkpoint": "", "base": "",
+            "tokenizer": "", "device": "auto", "precision": "auto",
         }  # fmt: skip
         self._p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(str(self._p["robot"]))
@@ -72,6 +73,7 @@ class PolicyNode(AutostartNode):
         self._objects: dict[str, Any] = {}
         self._resting, self._rows, self._rows_of = True, 0.0, 0
         self._sequence = 0
+        self._lost = False
         self._called_with = float("-inf")
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
@@ -85,6 +87,7 @@ class PolicyNode(AutostartNode):
         self._trajectory_out = self.create_publisher(
             JointTrajectory, "action_chunk/joint_trajectory", RELIABLE
         )
+        self._surprise_out = self.create_publisher(Float32, "surprise", 10)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         self.create_subscription(
@@ -180,6 +183,8 @@ class PolicyNode(AutostartNode):
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
     def _tick(self) -> None:
+        if self._lost:  # nothing in this process can bring a GPU context back; the supervisor can
+            raise SystemExit(3)
         if not (self._active and self._phase in (READY, RUNNING) and self._understood):
             return
         busy = self._worker is not None and self._worker.is_alive()
@@ -229,6 +234,7 @@ class PolicyNode(AutostartNode):
             self._set(READY, str(err))
             return
         except Exception as err:  # a crash of the backend must not take the node along
+            self._lost = device_lost(err)
             self.get_logger().error(f"backend failed: {type(err).__name__}: {err}")
             self._set(ERROR, f"{type(err).__name__}: {err}")
             return
@@ -257,6 +263,9 @@ class PolicyNode(AutostartNode):
         self._scheduler.delivered(chunk.t_end + late)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
         self._trajectory_out.publish(chunk_to_trajectory(chunk))
+        surprise = getattr(self._backend, "surprise", None)
+        if surprise is not None:
+            self._surprise_out.publish(Float32(data=float(surprise)))
         if self._phase != RUNNING:
             self._set(RUNNING, self._reason)
 
@@ -280,6 +289,7 @@ class PolicyNode(AutostartNode):
                 chunk_rate=(len(self._sent) - 1) / span if span > 0 else 0.0,
                 latency_p50=self._latency.percentile(50),
                 latency_p95=self._latency.percentile(95),
+                context_fill=float(getattr(backend, "context_fill", 0.0)),
             )
             msg.header.stamp = to_stamp(self._now())
             self._state_out.publish(msg)
@@ -292,6 +302,9 @@ class PolicyNode(AutostartNode):
             "latency p95 (ms)": f"{self._latency.percentile(95) * 1e3:.0f}",
             "chunks": str(self._sequence),
         }
+        more = getattr(self._backend, "diagnostics", None)
+        if self._phase in (READY, RUNNING) and more is not None:
+            values |= more()
         self._diagnostics_out.publish(status(self, "policy", level, text, values))
 
 

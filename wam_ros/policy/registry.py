@@ -9,7 +9,13 @@ from typing import Any
 from wam_ros.policy.base import Policy, PolicyError
 from wam_ros.policy.hold import HoldPolicy
 from wam_ros.policy.replay import ReplayPolicy
-from wam_ros.policy.scripted import ScriptedPolicy
+
+
+def _scripted(options: Mapping[str, Any]) -> Policy:
+    # Its kinematics need xacro, which an environment that only serves a model does not have.
+    from wam_ros.policy.scripted import ScriptedPolicy
+
+    return ScriptedPolicy(latency=float(options.get("latency", 0.1)))
 
 
 def _wam(options: Mapping[str, Any]) -> Policy:
@@ -38,7 +44,7 @@ def _remote(name: str, module: str, driver: str) -> Callable[[Mapping[str, Any]]
 
 
 _FACTORIES: dict[str, Callable[[Mapping[str, Any]], Policy]] = {
-    "scripted": lambda o: ScriptedPolicy(latency=float(o.get("latency", 0.1))),
+    "scripted": _scripted,
     "replay": lambda o: ReplayPolicy(str(o.get("replay_file", ""))),
     "wam": _wam,
     "hold": lambda o: HoldPolicy(),
