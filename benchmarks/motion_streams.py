@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -162,3 +163,89 @@ def synthetic(
         t = np.arange(0.0, seconds, 0.01)
         return Stream(name, arrivals, t, mind.foreseen(t) + mind.unforeseen(t), seconds)
     return Stream(name, arrivals, np.array(times), np.array(values), times[-1])
+
+
+def recorded(contract: Contract, file: Path) -> Stream:
+    """Chunks recorded from a running graph (`record_chunks.py`).
+
+    What the policy meant is not known beyond its chunks; the newest row due stands for it.
+    """
+    with np.load(file) as data:
+        names = tuple(str(n) for n in data["names"])
+        kinds = dict(zip(contract.action_names, contract.action_kinds, strict=True))
+        step = float(data["step_period"])
+        arrivals = [
+            (
+                float(arrival),
+                ActionChunk(
+                    float(t0),
+                    step,
+                    rows.astype(np.float64),
+                    names,
+                    tuple(kinds[n] for n in names),
+                    sequence=k + 1,
+                    cadence=str(cadence),
+                ),
+            )
+            for k, (arrival, t0, rows, cadence) in enumerate(
+                zip(data["arrival"], data["t0"], data["actions"], data["cadence"], strict=True)
+            )
+        ]
+    columns = [names.index(n) for n in contract.control_names]
+    home = np.array([contract.joints[n].home for n in contract.control_names])
+    end = arrivals[-1][0] + arrivals[-1][1].horizon * step
+    t = np.arange(0.0, end, 0.005)
+    truth = np.tile(home, (len(t), 1))
+    for arrival, chunk in arrivals:
+        start = arrival if chunk.cadence == "sync" else chunk.t0
+        due = start + np.arange(chunk.horizon) * step
+        newer = t >= arrival
+        for d, column in enumerate(columns):
+            truth[newer, d] = np.interp(t[newer], due, chunk.actions[:, column])
+    return Stream(f"recorded {file.stem}", arrivals, t, truth, end)
+
+
+def example_19(contract: Contract, scenario: str, seed: int) -> Stream:
+    """The three scenarios of ros2_control_demos' example 19 smoothness check, in our numbers.
+
+    A mock policy streams positions only, 20 rows at 20 Hz, of a sine on two joints: one chunk, four
+    chunks one after the other, or a new chunk every 200 ms over the last one. No latency, no noise.
+    """
+    rate, count = 20.0, 20
+    starts = {
+        "single": [0.0],
+        "sequential": [k * (count - 1) / rate for k in range(4)],
+        "overlapping": [0.2 * k for k in range(20)],
+    }[scenario]
+    names = contract.control_names
+    home = np.array([contract.joints[n].home for n in names])
+    size = np.zeros(len(names))
+    size[:2] = 0.2, 0.15
+    phase = np.random.default_rng(seed).uniform(0, 1.0)
+    columns = [contract.action_names.index(n) for n in names]
+
+    def motion(t: FloatArray) -> FloatArray:
+        ease = np.clip(t / 1.0, 0, 1)[:, None] ** 3
+        return home + size * ease * np.sin(2 * np.pi * 0.5 * t + phase)[:, None]
+
+    arrivals = []
+    for k, start in enumerate(starts):
+        full = np.zeros((count, len(contract.action_names)))
+        full[:, columns] = motion(start + np.arange(count) / rate)
+        arrivals.append(
+            (
+                start,
+                ActionChunk(
+                    start,
+                    1.0 / rate,
+                    full,
+                    contract.action_names,
+                    contract.action_kinds,
+                    sequence=k + 1,
+                    cadence="async",
+                ),
+            )
+        )
+    end = starts[-1] + (count - 1) / rate
+    t = np.arange(0.0, end, 0.005)
+    return Stream(f"example 19 {scenario}", arrivals, t, motion(t), end + 0.5)

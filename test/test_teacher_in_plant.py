@@ -7,9 +7,12 @@ import pytest
 
 from wam_ros.contract import load_contract
 from wam_ros.contract.data import Observation
+from wam_ros.execution.clearance import Space
 from wam_ros.policy.base import Window
 from wam_ros.policy.scripted import ScriptedPolicy
+from wam_ros.resources import share
 from wam_ros.sim.plant import TIMESTEP, Plant
+from wam_ros.sim.urdf import expand
 
 
 @pytest.fixture(scope="module", params=["agibot_g1", "franka_droid", "yam"])
@@ -37,14 +40,20 @@ def test_every_arm_touches_and_disturbs_nothing(plant: Plant, seed: int, block: 
         names = [j.name for j in contract.group(arm).joints]
         limits = [contract.joints[n].limits.following_error for n in names]
         near, t, sent = 0.0, 0.0, plant.time
+        space = Space(contract, expand(share() / contract.urdf))
+        space.restart(np.array([measured[n] for n in contract.control_names]))
         while near < 0.5 and t < 8.0:
             chunk = teacher.infer(Window((Observation(t, {}, state),), before, cadence="async"))
             columns = [chunk.names.index(n) for n in names]
+            arm_columns = [n for n in chunk.names if contract.group_of(n).role == "arm"]
             for row in chunk.actions[: contract.rates.horizon // 2]:
-                plant.set_targets(dict(zip(names, row[columns].tolist(), strict=True)))
+                targets = dict(zip(chunk.names, row.tolist(), strict=True))
+                plant.set_targets({n: targets[n] for n in arm_columns})
                 sent += period
                 plant.step(max(1, round((sent - plant.time) / TIMESTEP)))
                 now = plant.positions()
+                pose = np.array([now[n] for n in contract.control_names])
+                assert space.check(pose, pose) == ""
                 lag = [abs(now[chunk.names[c]] - row[c]) for c in columns]
                 assert all(a < b for a, b in zip(lag, limits, strict=True)), (arm, t, lag)
                 t += period

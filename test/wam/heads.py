@@ -17,16 +17,20 @@ from .conftest import random_networks
 
 
 @lru_cache
-def _networks(kind: str, rows: int) -> tuple[WamConfig, Networks]:
-    config = tiny(kind=kind, action_rows=rows)
+def _networks(kind: str, rows: int, num_frames: int) -> tuple[WamConfig, Networks]:
+    config = tiny(kind=kind, action_rows=rows, num_frames=num_frames)
     return config, random_networks(config)
 
 
 def make_head(
-    savings: Savings | None = None, kind: str = "wan2.1", rows: int = 24, **kw: Any
+    savings: Savings | None = None,
+    kind: str = "wan2.1",
+    rows: int = 24,
+    num_frames: int = 33,
+    **kw: Any,
 ) -> PolicyHead:
     """A head with the same random weights every time."""
-    config, n = _networks(kind, rows)
+    config, n = _networks(kind, rows, num_frames)
     dit = copy.deepcopy(n.dit)
     return PolicyHead(config, dit, n.text, n.image, n.vae, tokens(99), savings, **kw)
 

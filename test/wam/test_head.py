@@ -64,6 +64,15 @@ def test_all_savings_in_every_sampling_mode(mode: str, kind: str, rows: int) -> 
     assert [r.timesteps for r in found] == [r.timesteps for r in expected]
 
 
+def test_conditioning_shorter_than_the_window() -> None:
+    """17 frames give 5 conditioning latents of a window of 9: beyond them the last ones serve."""
+    counts = (1, 4, 4, 4, 4)
+    plain = run_calls(make_head(num_frames=17), FAST, counts)
+    assert [r.start_frame for r in plain] == [1, 3, 5, 7, 1]
+    saved = run_calls(make_head(Savings.all(), num_frames=17), FAST, counts)
+    assert _error(saved, plain) < 2e-5
+
+
 def test_one_step_without_video_never_runs_the_unconditional_branch() -> None:
     head = make_head(Savings.all())
     options = CallOptions(1, want_video=False)

@@ -2,9 +2,9 @@
 
 Every box of the URDF becomes one or more capsules that enclose it (no vendor publishes collision
 capsules for these robots; our URDFs describe each link by boxes). Watched are pairs of links of
-different arms, and pairs of an arm's link and a link that no arm moves. Pairs that are already
-closer than the clearance in the home pose, such as an upper arm and its shoulder, cannot be
-judged this way and are left out; `Space.ignored` lists them.
+different arms, and pairs of an arm's link and a link that no arm moves. The first two links of an
+arm against what carries it are left to the joint limits. Pairs that are already closer than the
+clearance in the home pose cannot be judged this way and are left out; `Space.ignored` lists them.
 """
 
 from __future__ import annotations
@@ -65,6 +65,14 @@ def _enclose(link: str, size: FloatArray, pose: FloatArray) -> list[Capsule]:
         ends[:, long] = np.array([-0.5, 0.5]) * size[long]
         result.append(Capsule(link, ends @ pose[:3, :3].T + pose[:3, 3], radius))
     return result
+
+
+def _joined(tree: Kinematics, link: str, other: str) -> bool:
+    """Whether at most two moving joints part ``link`` from ``other``, which carries it."""
+    chain, stem = tree.chain(link), tree.chain(other)
+    between = chain[len(stem) :]
+    carries = [j.name for j in chain[: len(stem)]] == [j.name for j in stem]
+    return carries and sum(j.kind in MOVING for j in between) <= 2
 
 
 def segment_distance(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -130,6 +138,7 @@ class Space:
             for j, y in enumerate(shapes)
             if owner[x.link] and owner[x.link] != owner[y.link]
             and (not owner[y.link] or owner[x.link] < owner[y.link])
+            and not _joined(tree, x.link, y.link)
         ]  # fmt: skip
         places = [self._chains.locate(s.link) for s in shapes]
         self._node = np.array([n for n, _ in places], dtype=int)

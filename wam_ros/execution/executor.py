@@ -472,6 +472,11 @@ class Executor:
         return result
 
     @property
+    def light_tick(self) -> bool:
+        """Whether the next tick leaves out the distance checks."""
+        return not self._gate.space_due
+
+    @property
     def pace(self) -> float:
         """Present pace of the motion, 1 unless it is being slowed."""
         return self._pace.rate if self.mode is Mode.TRACKING else 1.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from wam_ros.contract.data import FloatArray
+
 
 class Window:
     """The last ``size`` values; the loop only writes, readers sort a copy."""
@@ -16,6 +18,10 @@ class Window:
         """Remember one value, forgetting the oldest when full."""
         self._values[self._count % len(self._values)] = value
         self._count += 1
+
+    def values(self) -> FloatArray:
+        """What is remembered, a copy, in no particular order once it is full."""
+        return self._values[: min(self._count, len(self._values))].copy()
 
     def percentiles(self, *q: float) -> tuple[float, ...]:
         """Percentiles of what is remembered; zeros when nothing is."""

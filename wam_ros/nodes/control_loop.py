@@ -16,13 +16,25 @@ from wam_ros.execution.metrics import Window
 _MCL_CURRENT_FUTURE = 3
 
 
-def make_fifo(priority: int) -> str:
-    """Run the calling thread under SCHED_FIFO; returns why that is refused, or ''."""
+def make_fifo(priority: int, thread: int = 0) -> str:
+    """Run a thread (native id; 0: the calling one) under SCHED_FIFO; why not, or ''."""
     try:
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(priority))
+        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
     except (PermissionError, OSError) as err:
         return f"SCHED_FIFO {priority} refused ({err}); see `wam doctor` for the limits file"
     return ""
+
+
+def make_others_fifo(priority: int, loop: threading.Thread) -> None:
+    """Run every other thread of this process under SCHED_FIFO, too.
+
+    The middleware's threads and the ROS executor hold locks, the interpreter's among them, that
+    the control loop needs. At ordinary priority a busy machine pushes them aside while they do,
+    and the loop waits for a time slice of somebody else.
+    """
+    for task in os.listdir("/proc/self/task"):
+        if int(task) != loop.native_id:
+            make_fifo(priority, int(task))
 
 
 class ControlLoop(threading.Thread):

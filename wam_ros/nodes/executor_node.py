@@ -33,7 +33,7 @@ from wam_ros.execution.clock import ClockMap
 from wam_ros.execution.outputs import channels
 from wam_ros.msg import ActionChunk as ActionChunkMsg
 from wam_ros.msg import ExecutorState
-from wam_ros.nodes.control_loop import ControlLoop, make_fifo
+from wam_ros.nodes.control_loop import ControlLoop, make_others_fifo
 from wam_ros.nodes.convert import chunk_from_msg, to_stamp
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.mailbox import Mailbox, Unspun
@@ -80,8 +80,11 @@ class ExecutorNode(Node):  # type: ignore[misc]
         self._published: tuple[Any, ...] = ()
         self._period = 1.0 / self.contract.rates.control
         self._sim_tick = -np.inf
+        self._next_chunk = 0
         self._loop = ControlLoop(self._tick, self._period, int(p["rt_priority"]))
         self._loop.start()
+        if int(p["rt_priority"]) > 1:
+            make_others_fifo(int(p["rt_priority"]) - 1, self._loop)
 
     def _declare(self) -> dict[str, Any]:
         defaults: dict[str, Any] = {
@@ -110,9 +113,10 @@ class ExecutorNode(Node):  # type: ignore[misc]
         self.create_service(Trigger, "estop", self._on_estop)
         self._state_pub = self.create_publisher(ExecutorState, "executor_state", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(0.1, self._publish_state)
-        self.create_timer(0.05, self._on_change)
-        self.create_timer(1.0, self._publish_diagnostics)
+        # Every wake-up of this side can hold the interpreter when the loop is due: one timer.
+        self._beat = 0
+        self._timing: tuple[float, ...] = (0.0,) * 5
+        self.create_timer(0.05, self._on_timer)
 
     # ---- the loop's work -----------------------------------------------------------------------
 
@@ -169,9 +173,11 @@ class ExecutorNode(Node):  # type: ignore[misc]
             self._mind_deadman(now)
         if self._auto_arm and not core.arm(now):
             self._auto_arm = False
-        if tick % _CHUNK_EVERY == 0:
+        # Not in the tick that checks distances: each of the two costs half a millisecond.
+        if tick >= self._next_chunk and core.light_tick:
             message = self._chunks.take()
             if message is not None:
+                self._next_chunk = tick + _CHUNK_EVERY
                 self._take_chunk(message, now)
 
     def _take_chunk(self, message: Any, now: float) -> None:
@@ -228,7 +234,20 @@ class ExecutorNode(Node):  # type: ignore[misc]
 
     # ---- telemetry -----------------------------------------------------------------------------
 
-    def _on_change(self) -> None:
+    def _on_timer(self) -> None:
+        """State at 10 Hz and at once when it changes, timing and diagnostics once a second."""
+        self._beat += 1
+        if self._beat % 20 == 0:
+            loop = self._loop
+            late, work = loop.lateness.percentiles(50, 99, 100), loop.spent.percentiles(50, 99)
+            self._timing = (*late, *work)
+            self._publish_diagnostics()
+        core = self._core
+        seen = (core.mode, core.reason, core.counters.rejected > 0)
+        if seen != self._published or self._beat % 2 == 0:
+            self._published = seen
+            with contextlib.suppress(TimeoutError):
+                self._state_pub.publish(self._loop.ask(self._snapshot))
         while self._log:
             level, text = self._log.popleft()
             # One call site each: rclpy throttles by the place in the source.
@@ -236,15 +255,6 @@ class ExecutorNode(Node):  # type: ignore[misc]
                 self.get_logger().error(text, throttle_duration_sec=1.0)
             else:
                 self.get_logger().warning(text, throttle_duration_sec=1.0)
-        core = self._core
-        seen = (core.mode, core.reason, core.counters.rejected > 0)
-        if seen != self._published:
-            self._published = seen
-            self._publish_state()
-
-    def _publish_state(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            self._state_pub.publish(self._loop.ask(self._snapshot))
 
     def _snapshot(self) -> Any:
         core, counters, loop = self._core, self._core.counters, self._loop
@@ -270,9 +280,8 @@ class ExecutorNode(Node):  # type: ignore[misc]
             delay_rows=counters.delay_rows,
             pace=core.pace,
         )
-        late = loop.lateness.percentiles(50, 99, 100)
-        msg.lateness_p50, msg.lateness_p99, msg.lateness_max = late
-        msg.work_p50, msg.work_p99 = loop.spent.percentiles(50, 99)
+        msg.lateness_p50, msg.lateness_p99, msg.lateness_max = self._timing[:3]
+        msg.work_p50, msg.work_p99 = self._timing[3:]
         p50, p95 = counters.latency.percentiles(50, 95)
         msg.observation_to_command_p50, msg.observation_to_command_p95 = p50, p95
         msg.header.stamp = to_stamp(now)
@@ -281,8 +290,7 @@ class ExecutorNode(Node):  # type: ignore[misc]
     def _publish_diagnostics(self) -> None:
         core, counters, loop = self._core, self._core.counters, self._loop
         level = 2 if core.mode is Mode.ESTOPPED else int(core.mode is Mode.DISARMED)
-        late = loop.lateness.percentiles(50, 99, 100)
-        work = loop.spent.percentiles(50, 99)
+        late, work = self._timing[:3], self._timing[3:]
         seen = counters.latency.percentiles(50, 95)
         values = {
             "lateness p50, p99, max (us)": ", ".join(f"{x * 1e6:.0f}" for x in late),
@@ -319,7 +327,7 @@ def _space(contract: Contract) -> Space:
 def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
     # The control thread must not wait the default 5 ms for another thread to yield.
-    sys.setswitchinterval(0.0001)
+    sys.setswitchinterval(0.00002)
     # The default handler would end the context before the arm has come to rest.
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     stop = threading.Event()
@@ -330,10 +338,6 @@ def main() -> int:
     except (ContractError, ValueError) as err:
         print(f"executor: {err}", file=sys.stderr)
         return 2
-    priority = int(node.get_parameter("rt_priority").value)
-    if priority > 1:
-        # It may hold the interpreter when the loop wakes, so it must not be pushed aside either.
-        make_fifo(priority - 1)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     with contextlib.suppress(ExternalShutdownException):

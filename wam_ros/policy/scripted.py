@@ -6,7 +6,9 @@ it, and hands out chunks cut from that plan, so that replanning does not change 
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import numpy as np
 from wam_ros.contract.data import ActionChunk, FloatArray
 from wam_ros.contract.ik import IkResult
 from wam_ros.contract.kinematics import Kinematics
-from wam_ros.contract.model import Contract
+from wam_ros.contract.model import Contract, JointGroup
 from wam_ros.policy.base import PolicyError, Window
 from wam_ros.resources import share
 from wam_ros.sim.tasks import TouchTask, parse_instruction
@@ -31,6 +33,8 @@ SHORT = 1.0
 """Largest joint travel (rad) at which the first solution is taken without looking for others."""
 SPEED_SHARE = 0.4
 """Share of each joint's speed limit that the plan may use."""
+ROOM = 0.34
+"""Horizontal distance (m) from the block that the other hand keeps, or retreats to."""
 
 
 def minimum_jerk(s: FloatArray | float) -> FloatArray:
@@ -141,28 +145,58 @@ class ScriptedPolicy:
     ) -> Plan:
         group = self._contract.group(task.group)
         link = group.tip_link or ""
-        names = tuple(j.name for j in group.joints)
-        start = np.array([state[n] for n in names])
         q = self._urdf(state)
         here = self._kinematics.fk(q, link)
         hover = target + np.array([0.0, 0.0, HOVER])
         touch = target + np.array([0.0, 0.0, TOUCH])
-        above = self._solve(task, q, hover, here[:3, :3])
-        below = self._solve(task, {**q, **above}, touch, here[:3, :3])
-        order = [j.urdf[0][0] for j in group.joints]
-        points = np.stack(
-            [start, np.array([above[n] for n in order]), np.array([below[n] for n in order])]
-        )
-        speed = SPEED_SHARE * np.array([j.limits.velocity for j in group.joints])
+        above = self._solve(group, task.object, q, hover, here[:3, :3])
+        below = self._solve(group, task.object, {**q, **above}, touch, here[:3, :3])
+        legs = [
+            [state[j.name] for j in group.joints],
+            [above[j.urdf[0][0]] for j in group.joints],
+            [below[j.urdf[0][0]] for j in group.joints],
+        ]
+        joints = list(group.joints)
+        for other, aside in self._make_room(group, q, target):
+            joints += other.joints
+            legs[0] += [state[j.name] for j in other.joints]
+            for leg in legs[1:]:
+                leg += [aside[j.urdf[0][0]] for j in other.joints]
+        points = np.array(legs)
+        speed = SPEED_SHARE * np.array([j.limits.velocity for j in joints])
         # A minimum-jerk leg peaks at 15/8 of its mean speed.
-        legs = np.max(np.abs(np.diff(points, axis=0)) / speed, axis=1) * 15.0 / 8.0
-        times = t0 + np.concatenate([[0.0], np.cumsum(np.maximum(legs, 0.8))])
-        return Plan(names, times, points, target)
+        spans = np.max(np.abs(np.diff(points, axis=0)) / speed, axis=1) * 15.0 / 8.0
+        times = t0 + np.concatenate([[0.0], np.cumsum(np.maximum(spans, 0.8))])
+        return Plan(tuple(j.name for j in joints), times, points, target)
+
+    def _make_room(
+        self, moving: JointGroup, q: dict[str, float], target: FloatArray
+    ) -> Iterator[tuple[JointGroup, dict[str, float]]]:
+        """Where other arms go whose hand would be in the way, by URDF joint name."""
+        for group in self._contract.groups:
+            if group.role != "arm" or group.name == moving.name or group.tip_link is None:
+                continue
+            pose = self._kinematics.fk(q, group.tip_link)
+            away = pose[:2, 3] - target[:2]
+            distance = float(np.linalg.norm(away))
+            if distance >= ROOM:
+                continue
+            # Out to the hand's own side, which is where it came from, and up.
+            side = np.sign(pose[1, 3] - self._kinematics.fk(q, moving.tip_link or "")[1, 3])
+            outward = np.array([-0.3, side])
+            reach = ROOM - side * away[1]
+            position = pose[:3, 3] + np.array([*(outward * max(reach, 0.0)), 0.08])
+            with contextlib.suppress(PolicyError):  # then it stays; the executor's gate watches
+                yield group, self._solve(group, "its place aside", q, position, pose[:3, :3])
 
     def _solve(
-        self, task: TouchTask, q: dict[str, float], position: FloatArray, rotation: FloatArray
+        self,
+        group: JointGroup,
+        goal: str,
+        q: dict[str, float],
+        position: FloatArray,
+        rotation: FloatArray,
     ) -> dict[str, float]:
-        group = self._contract.group(task.group)
         link = group.tip_link or ""
         names = [j.urdf[0][0] for j in group.joints]
         limits = {
@@ -189,7 +223,7 @@ class ScriptedPolicy:
                 return {n: float(best.q[n]) for n in names}
         result = min(found, key=lambda r: r.position_error)
         raise PolicyError(
-            f"{task.group} cannot reach {task.object} at {np.round(position, 3).tolist()}: "
+            f"{group.name} cannot reach {goal} at {np.round(position, 3).tolist()}: "
             f"{result.position_error:.3f} m short"
         )
 
@@ -211,11 +245,9 @@ class ScriptedPolicy:
         columns = [c.action_names.index(n) for n in plan.joints]
         for i in range(c.rates.horizon):
             rows[i, columns] = plan.at(t0 + i * period)
-        moving = c.group_of(plan.joints[0]).name
-        for group in c.groups:  # the other arm stays where it is
-            if group.role == "arm" and group.name != moving:
-                for joint in group.joints:
-                    rows[:, c.action_names.index(joint.name)] = state[joint.name]
+        for name in c.action_names:  # an arm that has no part in the plan stays where it is
+            if c.group_of(name).role == "arm" and name not in plan.joints:
+                rows[:, c.action_names.index(name)] = state[name]
         return ActionChunk(
             t0=t0,
             step_period=period,

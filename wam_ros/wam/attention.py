@@ -43,6 +43,7 @@ BACKENDS: dict[str, AttentionFn] = {
     "sdpa": sdpa,
     "flash": _restricted(SDPBackend.FLASH_ATTENTION),
     "cudnn": _restricted(SDPBackend.CUDNN_ATTENTION),
+    "efficient": _restricted(SDPBackend.EFFICIENT_ATTENTION),
     "math": _restricted(SDPBackend.MATH),
 }
 

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COMMANDS = ("parity", "inspect-checkpoint")
+COMMANDS = ("parity", "inspect-checkpoint", "quantize-report")
 
 # What each command imports, and the distribution that brings it.
 _NEEDS = {
     "parity": ("torch", "diffusers", "transformers", "safetensors", "ftfy", "msgpack"),
     "inspect-checkpoint": ("numpy", "yaml"),
+    "quantize-report": ("torch", "diffusers", "transformers", "safetensors"),
 }
 _DISTRIBUTION = {"yaml": "pyyaml"}
 
@@ -33,6 +34,21 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--base", type=Path, metavar="DIR", help="for LoRA: what it was trained on")
     p.add_argument("--json", metavar="FILE", help="write the findings to FILE")
 
+    p = sub.add_parser("quantize-report", help="what fewer bits cost: errors and bytes")
+    p.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="checkpoint to quantise")
+    p.add_argument("--base", type=Path, metavar="DIR", help="for LoRA: what it was trained on")
+    p.add_argument("--random", metavar="SIZE", help="random weights: tiny, small, 5b or 14b")
+    p.add_argument("--layers", type=int, default=0, help="with --random: only so many blocks")
+    p.add_argument("--precision", choices=("bf16", "fp8", "int8", "nvfp4"), default="fp8")
+    p.add_argument("--reference", choices=("float32", "bfloat16"), default="float32")
+    p.add_argument("--steps", type=int, default=16, help="sampler steps")
+    p.add_argument("--dit-steps", type=int, default=8, help="of 16, how many run the transformer")
+    p.add_argument("--device", default="cpu", help="cpu or cuda")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    p.add_argument("--every-layer", action="store_true", help="a line for each, however many")
+    p.add_argument("--json", metavar="FILE", help="write every figure to FILE")
+
 
 def run(args: argparse.Namespace) -> int:
     """Run a command; 0 fine, 1 a miss or a problem found, 2 wrong usage or missing packages."""
@@ -46,7 +62,11 @@ def run(args: argparse.Namespace) -> int:
         )
         return 2
     try:
-        return {"parity": _parity, "inspect-checkpoint": _inspect}[args.command](args)
+        return {
+            "parity": _parity,
+            "inspect-checkpoint": _inspect,
+            "quantize-report": _quantize,
+        }[args.command](args)
     except (OSError, ValueError) as error:
         print(f"wam {args.command}: {error}", file=sys.stderr)
         return 2
@@ -70,6 +90,15 @@ def _inspect(args: argparse.Namespace) -> int:
     print(render(findings))
     _write(args.json, findings.to_json())
     return 1 if findings.problems else 0
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    from wam_ros.wam.precision import report
+
+    found = report.run(args)
+    print(report.render(found, random=not args.folder, every_layer=args.every_layer))
+    _write(args.json, found.to_json())
+    return 0
 
 
 def _write(path: str | None, data: Any) -> None:

@@ -68,4 +68,6 @@ class ActionEncoder(nn.Module):
         """
         a = self.W1(action, ids)
         tau = action_sincos(t, self.dim).to(a.dtype).expand_as(a)
-        return self.W3(F.silu(self.W2(torch.cat((a, tau), dim=-1), ids)), ids)
+        h = self.W2(torch.cat((a, tau), dim=-1), ids)
+        # Two roundings in bf16, where a fused SiLU has one: so it was trained.
+        return self.W3(h * torch.sigmoid(h), ids)

@@ -48,7 +48,7 @@ class CallOptions:
     final_noise
         Noise level at which the video's schedule ends (decoupled, "Flash"); 0 denoises it fully.
     guidance
-        Scale of classifier-free guidance, which acts on the video only.
+        Scale of classifier-free guidance, which acts on the video only; 1 is without.
     want_video
         Whether the imagined latents are to be returned.
     """
@@ -435,8 +435,12 @@ class PolicyHead:
             action = self._noise((batch, c.num_action_per_block, c.action_dim), *where)
         return video.to(self.device, self.dtype), action.to(self.device, self.dtype)
 
-    def _needs_uncond(self, step: int, skip: StaticSkip | DynamicSkip, o: CallOptions) -> bool:
+    def _needs_video(self, step: int, skip: StaticSkip | DynamicSkip, o: CallOptions) -> bool:
         return o.want_video or not skip.is_last(step)
+
+    def _needs_uncond(self, step: int, skip: StaticSkip | DynamicSkip, o: CallOptions) -> bool:
+        # A scale of one is the conditional prediction alone.
+        return o.guidance != 1.0 and self._needs_video(step, skip, o)
 
     def _denoise(
         self,
@@ -463,7 +467,7 @@ class PolicyHead:
                 t_video = plan.t_video[i].expand(t_shape[0])
                 t_action = plan.t_action[i].expand(t_shape[1])
                 step = Step(video, y, t_video, action, t_action, state, start)
-                v = self.branches.denoise(step, needed, needed)
+                v = self.branches.denoise(step, needed, self._needs_video(i, skip, options))
                 v_video, v_action = _guide(v.video, v.video_uncond, options.guidance), v.action
                 if v_video is not None:
                     skip.computed(v_video)

@@ -101,21 +101,34 @@ class SelfAttention(nn.Module):
         return hasattr(self, "qkv")
 
     def fuse(self) -> None:
-        """Replace q, k, v by one linear. Load the checkpoint first: the names change."""
+        """Replace q, k, v by one linear. Load the checkpoint first: the names change.
+
+        Quantised projections join where their kind can be joined, and stay three otherwise.
+        """
         if self.fused:
             return
         parts = (self.q, self.k, self.v)
-        weight = torch.cat([p.weight.detach() for p in parts])
-        qkv = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-        qkv.weight = nn.Parameter(weight, requires_grad=self.q.weight.requires_grad)
-        bias = torch.cat([p.bias.detach() for p in parts])
-        qkv.bias = nn.Parameter(bias, requires_grad=self.q.bias.requires_grad)
+        if hasattr(self.q, "join"):
+            qkv = type(self.q).join(parts)
+        elif type(self.q) is nn.Linear:
+            weight = torch.cat([p.weight.detach() for p in parts])
+            qkv = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+            qkv.weight = nn.Parameter(weight, requires_grad=self.q.weight.requires_grad)
+            bias = torch.cat([p.bias.detach() for p in parts])
+            qkv.bias = nn.Parameter(bias, requires_grad=self.q.bias.requires_grad)
+        else:
+            return
         del self.q, self.k, self.v
         self.qkv = qkv
 
     def split(self) -> None:
-        """Undo `fuse`, for saving; works while ``qkv`` is a plain linear."""
+        """Undo `fuse`, for saving."""
         if not self.fused:
+            return
+        if hasattr(self.qkv, "separate"):
+            for name, part in zip("qkv", self.qkv.separate(3)):
+                setattr(self, name, part)
+            del self.qkv
             return
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         for name, weight, bias in zip("qkv", weights, biases):
@@ -217,13 +230,27 @@ class Block(nn.Module):
         if skip:
             x, q = x[:, skip:], q[:, skip:]
             time = time.tail(skip, x.shape[1])
+        attended = attend(q, keys, values, mask)
+        return self.finish(x, attended, time, context, attend), (k, v)
+
+    def finish(
+        self,
+        x: torch.Tensor,
+        attended: torch.Tensor,
+        time: TimeRows,
+        context: TextImageKV,
+        attend: AttentionFn,
+    ) -> torch.Tensor:
+        """What follows self-attention's kernel; ``attended`` [B, S, heads, head_dim].
+
+        Like `project` it knows nothing of the cache, so that one compilation serves all lengths.
+        """
         rows = self.modulation[:, 2:] + time.rows[..., 2:, :]
         gate1, shift2, scale2, gate2 = rows.unbind(-2)
-        out = self.self_attn.o(attend(q, keys, values, mask).flatten(2))
-        x = time.gate(x, out, gate1)
+        x = time.gate(x, self.self_attn.o(attended.flatten(2)), gate1)
         x = x + self.cross_attn(self.norm3(x), context, attend)
         out = self.ffn(time.modulate(self.norm(x), shift2, scale2))
-        return time.gate(x, out, gate2), (k, v)
+        return time.gate(x, out, gate2)
 
 
 class Head(nn.Module):

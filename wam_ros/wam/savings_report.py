@@ -83,3 +83,16 @@ def table(rows: list[Row]) -> str:
         ]
         lines.append(f"{row.switch:18s} {row.error:12.1e} {work[0]:>13s} {work[1]:>9s}")
     return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table for the folder given as the only argument."""
+    import sys
+
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m wam_ros.wam.savings_report GOLDEN_FOLDER")
+    print(table(savings_report(Path(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -71,6 +71,8 @@ class StoredNetwork(nn.Module):
 def place(module: nn.Module, target: str, tensor: Tensor) -> None:
     """Replace the parameter `target` (dotted name) of `module` by `tensor`, without a copy.
 
+    A quantised layer (`precision.prepare`) takes its weight through ``place_weight`` instead.
+
     Raises
     ------
     ValueError
@@ -80,6 +82,9 @@ def place(module: nn.Module, target: str, tensor: Tensor) -> None:
     """
     path, _, leaf = target.rpartition(".")
     parent = module.get_submodule(path)
+    if leaf == "weight" and hasattr(parent, "place_weight"):
+        parent.place_weight(tensor)
+        return
     old = parent.get_parameter(leaf)
     if old.numel() != tensor.numel():
         raise ValueError(f"{target} has shape {tuple(old.shape)}, given {tuple(tensor.shape)}")

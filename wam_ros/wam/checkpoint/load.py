@@ -17,6 +17,7 @@ from wam_ros.wam.checkpoint.lora import merge
 from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, read_metadata
 from wam_ros.wam.checkpoint.survey import Fill, Survey, survey
 from wam_ros.wam.config import WamConfig
+from wam_ros.wam.precision import prepare
 from wam_ros.wam.stored import StoredNetwork, place
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def load(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     progress: Progress | None = None,
+    precision: str = "bf16",
 ) -> Loaded:
     """Load a checkpoint straight to a device and precision.
 
@@ -91,6 +93,9 @@ def load(
         Where the weights go; no second copy of the model exists at any time.
     progress
         Called after every tensor.
+    precision
+        Of the transformer's large linears (`precision.PRECISIONS`): each weight is quantised as it
+        is read.
 
     Raises
     ------
@@ -101,6 +106,7 @@ def load(
     found = survey(folder, Path(base) if base else None)
     found.raise_if_bad()
     networks = build(found.config)
+    prepare(networks.dit, precision)
     fill(found, networks.by_component(), device, dtype, progress)
     cfg = folder / "experiment_cfg"
     experiment = read_experiment(cfg / "conf.yaml") if (cfg / "conf.yaml").is_file() else None
