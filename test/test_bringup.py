@@ -75,3 +75,78 @@ def test_cli_names_an_unknown_robot(capsys) -> None:
 def test_cli_shows_launch_arguments(capsys) -> None:
     assert main(["launch", "agibot_g1", "--show-args"]) == 0
     assert "cadence:=async" in capsys.readouterr().out
+
+
+def test_remote_policies_need_a_server_and_the_right_cadence() -> None:
+    with pytest.raises(BringupError, match="policy:=openpi needs server:="):
+        processes("franka_droid", {"policy": "openpi"})
+    given = {"policy": "lingbot_va", "server": "ws://gpu:8000", "cadence": "async"}
+    with pytest.raises(BringupError, match="cadence:=sync"):
+        processes("yam", given)
+    policy = next(s for s in processes("yam", {**given, "cadence": "sync"}) if s.name == "policy")
+    assert policy.parameters["server"] == "ws://gpu:8000"
+    assert policy.parameters["server_timeout"] == 10.0
+
+
+def test_a_model_needs_a_checkpoint() -> None:
+    with pytest.raises(BringupError, match="checkpoint:=FOLDER"):
+        processes("yam", {"policy": "wam"})
+    with pytest.raises(BringupError, match="model_python"):
+        processes("yam", {"model_python": "/opt/torch/bin/python"})
+
+
+def test_model_python_runs_the_model_beside_the_graph(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    given = {"policy": "wam", "checkpoint": "/models/dz", "model_python": "/opt/t/bin/python"}
+    specs = {s.name: s for s in processes("yam", given)}
+    line = command(specs["model"])
+    assert line[:5] == ["/opt/t/bin/python", "-m", "wam_ros.serving.cli", "serve", "yam"]
+    assert "checkpoint=/models/dz" in line and "rclpy" not in " ".join(line)
+    port = line[line.index("--port") + 1]
+    assert specs["policy"].parameters["policy"] == "wam_serve"
+    assert specs["policy"].parameters["server"] == f"ws://127.0.0.1:{port}"
+    lent = specs["model"].environment["PYTHONPATH"]
+    assert [p.name for p in tmp_path.joinpath(lent).iterdir()] == ["wam_ros"]
+
+
+def test_wam_serve_runs_in_a_python_without_ros(tmp_path, monkeypatch) -> None:
+    """Only this package and the libraries it serves with; nothing else of this environment."""
+    import importlib.util
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    from wam_ros import model_server
+
+    names = ("numpy", "msgpack", "websockets", "yaml", "jsonschema", "cv2")
+    needed = (*names, "referencing", "attr", "rpds", "typing_extensions")
+    folder = model_server.lend(tmp_path)
+    for name in needed:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.origin is not None
+        found = Path(spec.origin)
+        source = found.parent if found.name.startswith("__init__") else found
+        for path in source.parent.glob(f"{source.stem}*"):  # with the libraries beside it
+            if "-info" not in path.name:
+                (folder / path.name).symlink_to(path)
+    script = (
+        "import sys, wam_ros.serving.cli as c; "
+        "assert not [m for m in sys.modules if m.startswith(('rclpy', 'torch'))]; "
+        "sys.exit(c.main(['serve', 'yam', '--port', '0']))"
+    )
+    # -S leaves site-packages out.
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", script],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        said = process.stdout.readline()
+        assert "ready: ws://127.0.0.1:" in said, process.stderr.read()
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)

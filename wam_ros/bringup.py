@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from wam_ros import dds
+from wam_ros import dds, model_server
 from wam_ros.contract import Contract, load_contract
 from wam_ros.contract.data import CADENCES
-from wam_ros.policy.registry import BACKENDS
+from wam_ros.policy.registry import BACKENDS, REMOTE, SYNC_ONLY
 
 
 class BringupError(ValueError):
@@ -26,6 +26,15 @@ class Argument:
 
 
 _BOOL = ("true", "false")
+MODEL_ARGUMENTS = ("checkpoint", "base", "tokenizer", "device", "precision")
+_NUMBERS: dict[str, type[int] | type[float]] = {
+    "latency": float,
+    "period": float,
+    "server_timeout": float,
+    "server_wait": float,
+    "seed": int,
+    "rt_priority": int,
+}
 ARGUMENTS = (
     Argument("sim", "true", "simulate the robot in MuJoCo instead of talking to hardware", _BOOL),
     Argument("policy", "scripted", "policy backend", BACKENDS),
@@ -33,6 +42,34 @@ ARGUMENTS = (
     Argument("latency", "0.1", "seconds the scripted policy takes per chunk, as a model would"),
     Argument("period", "0.143", "seconds between calls in the sliding cadence"),
     Argument("replay_file", "", "recording for policy:=replay (.npz)"),
+    Argument("checkpoint", "", "policy:=wam: checkpoint folder in the released layout"),
+    Argument("base", "", "policy:=wam: what a LoRA checkpoint was trained on"),
+    Argument("tokenizer", "", "policy:=wam: tokenizer folder; empty: beside the weights"),
+    Argument("device", "auto", "policy:=wam: auto, cuda, cuda:1 or cpu"),
+    Argument(
+        "precision",
+        "auto",
+        "policy:=wam: auto takes bf16 on a GPU and fp32 without",
+        ("auto", "bf16", "fp16", "fp32"),
+    ),
+    Argument(
+        "model_python",
+        "",
+        "policy:=wam: Python with torch that runs the model; empty: the one the nodes run in",
+    ),
+    Argument("server", "", "address for a remote policy: ws://, wss:// or, for gr00t, tcp://"),
+    Argument("server_timeout", "10", "seconds after which a request to the server has failed"),
+    Argument("server_wait", "60", "seconds to wait for a server that is not up yet"),
+    Argument("server_token_file", "", "file with the token that the server asks for"),
+    Argument("server_ca", "", "certificate authority (PEM) for wss://; empty: the system's"),
+    Argument("server_names", "", "contract names the server calls otherwise: ours=theirs,..."),
+    Argument(
+        "server_actions",
+        "auto",
+        "what an openpi server's joint actions are; auto: as announced, else velocity",
+        ("auto", "position", "velocity"),
+    ),
+    Argument("server_channels", "", "lingbot_va: the channel of each contract action, 0,1,..."),
     Argument("armed", "true", "arm at start; honoured in simulation only", _BOOL),
     Argument("namespace", "wam", "namespace of all topics and services of this package"),
     Argument(
@@ -59,6 +96,8 @@ class ProcessSpec:
     parameters: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
     respawn_delay: float = 1.0
+    argv: tuple[str, ...] = ()
+    """The whole command line of a process that is no node of ours."""
 
     @property
     def executable(self) -> str:
@@ -91,11 +130,21 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
         raise BringupError("record:=true: there is no recorder yet; use `ros2 bag record -s mcap`")
     if values["policy"] == "replay" and not values["replay_file"]:
         raise BringupError("policy:=replay needs replay_file:=FILE.npz")
+    if values["policy"] == "wam" and not values["checkpoint"]:
+        raise BringupError("policy:=wam needs checkpoint:=FOLDER")
+    if values["model_python"] and values["policy"] != "wam":
+        raise BringupError("model_python:= is for policy:=wam")
+    if values["policy"] in REMOTE and not values["server"]:
+        raise BringupError(f"policy:={values['policy']} needs server:=ws://HOST:PORT")
+    if values["policy"] in SYNC_ONLY and values["cadence"] != "sync":
+        raise BringupError(
+            f"policy:={values['policy']} reports what was executed; start it with cadence:=sync"
+        )
     if values["policy"] == "scripted" and values["sim"] == "false":
         raise BringupError(
             "policy:=scripted needs the simulation's true object poses; on hardware choose replay"
         )
-    for name, kind in (("latency", float), ("period", float), ("seed", int), ("rt_priority", int)):
+    for name, kind in _NUMBERS.items():
         try:
             kind(values[name])
         except ValueError as err:
@@ -129,8 +178,30 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         "latency": float(v["latency"]),
         "period": float(v["period"]),
         "replay_file": v["replay_file"],
+        **{n: v[n] for n in MODEL_ARGUMENTS},
+        **{n: value for n, value in v.items() if n.startswith("server") and n not in _NUMBERS},
+        "server_timeout": float(v["server_timeout"]),
+        "server_wait": float(v["server_wait"]),
     }
+    model = []
+    if v["model_python"]:
+        port = model_server.free_port()
+        model.append(
+            ProcessSpec(
+                "model",
+                v["namespace"],
+                {},
+                model_server.environment(),
+                argv=model_server.command(v["model_python"], robot, port, v, MODEL_ARGUMENTS),
+            )
+        )
+        policy |= {
+            "policy": "wam_serve",
+            "server": f"ws://127.0.0.1:{port}",
+            "server_wait": max(float(v["server_wait"]), model_server.LOADING),
+        }
     specs = [
+        *model,
         ProcessSpec("executor", v["namespace"], executor),
         ProcessSpec("perception", v["namespace"], {**shared, "sim": sim}, images),
         ProcessSpec("policy", v["namespace"], policy),

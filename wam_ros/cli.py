@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from wam_ros.commands import demo, doctor, graph
+from wam_ros.serving import cli as serving
 from wam_ros.wam import cli as model
 
 EPILOG = """\
@@ -19,7 +20,7 @@ examples:
 """
 
 
-MODULES = (demo, graph, doctor, model)
+MODULES = (demo, graph, doctor, model, serving)
 """Each brings ``add_parser(sub)`` and ``run(args)`` and imports nothing heavy at the top."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -26,7 +26,20 @@ def describe(robot: str) -> LaunchDescription:
 
 def _nodes(context: Any, robot: str) -> list[Any]:
     given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
+    specs = processes(robot, given)
     actions: list[Any] = [
+        ExecuteProcess(
+            cmd=list(spec.argv),
+            name=spec.name,
+            additional_env=spec.environment,
+            respawn=True,
+            respawn_delay=spec.respawn_delay,
+            output="screen",
+        )
+        for spec in specs
+        if spec.argv
+    ]
+    actions += [
         Node(
             package="wam_ros",
             executable=spec.executable,
@@ -38,7 +51,8 @@ def _nodes(context: Any, robot: str) -> list[Any]:
             respawn_delay=spec.respawn_delay,
             output="screen",
         )
-        for spec in processes(robot, given)
+        for spec in specs
+        if not spec.argv
     ]
     if given["sim"] == "false":
         lines = unknowns(load_contract(robot))

@@ -22,7 +22,9 @@ _HEALTHY = 20.0  # seconds after which a process counts as well and its back-off
 
 
 def command(spec: ProcessSpec) -> list[str]:
-    """Command line of one node, with the running interpreter."""
+    """Command line of one node, with the running interpreter; or the one that the spec names."""
+    if spec.argv:
+        return list(spec.argv)
     line = [sys.executable, "-m", spec.module, "--ros-args", "-r", f"__ns:=/{spec.namespace}"]
     for name, value in spec.parameters.items():
         if value == "":

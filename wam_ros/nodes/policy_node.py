@@ -14,7 +14,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from std_msgs.msg import String
+from std_msgs.msg import Float32, String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
@@ -31,7 +31,7 @@ from wam_ros.nodes.convert import (
 )
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.lifecycle import AutostartNode, run
-from wam_ros.policy.base import Policy, PolicyError, Window
+from wam_ros.policy.base import Policy, PolicyError, Window, device_lost, frame_rows
 from wam_ros.policy.cadence import Latency, Scheduler
 from wam_ros.policy.frames import FrameBuffer
 from wam_ros.policy.registry import make
@@ -43,7 +43,6 @@ LATCHED = QoSProfile(
 )
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _MAX_OBSERVATION_AGE = 0.5
-_FRAMES = 4  # observed frames offered per call, as DreamZero's client sends
 
 
 class PolicyNode(AutostartNode):
@@ -53,7 +52,10 @@ class PolicyNode(AutostartNode):
         super().__init__("policy")
         defaults: dict[str, Any] = {
             "robot": "agibot_g1", "policy": "scripted", "cadence": "async", "latency": 0.1,
-            "period": 1.0 / 7.0, "replay_file": "",
+            "period": 1.0 / 7.0, "replay_file": "", "server": "", "server_timeout": 10.0,
+            "server_wait": 60.0, "server_token_file": "", "server_ca": "", "server_names": "",
+            "server_actions": "auto", "server_channels": "", "checkpoint": "", "base": "",
+            "tokenizer": "", "device": "auto", "precision": "auto",
         }  # fmt: skip
         self._p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(str(self._p["robot"]))
@@ -63,13 +65,16 @@ class PolicyNode(AutostartNode):
         )
         self._frames = FrameBuffer(rates.step_period * rates.video_stride)
         self._backend: Policy | None = None
+        self._made: Policy | None = None
         self._latency = Latency()
         self._phase, self._reason = UNCONFIGURED, ""
         self._instruction, self._fresh = "", False
         self._understood = False
         self._objects: dict[str, Any] = {}
-        self._resting, self._rows = True, 0.0
+        self._resting, self._rows, self._rows_of = True, 0.0, 0
         self._sequence = 0
+        self._lost = False
+        self._called_with = float("-inf")
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -82,6 +87,7 @@ class PolicyNode(AutostartNode):
         self._trajectory_out = self.create_publisher(
             JointTrajectory, "action_chunk/joint_trajectory", RELIABLE
         )
+        self._surprise_out = self.create_publisher(Float32, "surprise", 10)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         self.create_subscription(
@@ -113,15 +119,19 @@ class PolicyNode(AutostartNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let the backend go."""
-        if self._backend is not None:
-            self._backend.close()
-        self._backend = None
+        self.shut_down()
+        self._backend = self._made = None
         self._set(UNCONFIGURED, "")
         return TransitionCallbackReturn.SUCCESS
 
+    def shut_down(self) -> None:
+        """End sessions on servers; also while the backend is still loading."""
+        if self._made is not None:
+            self._made.close()
+
     def _load(self) -> None:
         try:
-            backend = make(str(self._p["policy"]), self._p)
+            backend = self._made = make(str(self._p["policy"]), self._p)
             backend.configure(self.contract)
             self._set(WARMING, "")
             backend.warm_up()
@@ -149,11 +159,17 @@ class PolicyNode(AutostartNode):
             self._set(READY, "")
 
     def _on_observation(self, message: Any) -> None:
-        self._frames.push(observation_from_msg(message))
+        observation = observation_from_msg(message)
+        newest = self._frames.newest
+        if newest is not None and observation.t0 < newest.t0 - 1.0:  # the clock was set back
+            self._frames.clear()
+            self._called_with = float("-inf")
+        self._frames.push(observation)
+        self._tick()  # a call that is due need not wait for the timer
 
     def _on_executor(self, message: Any) -> None:
         self._resting = message.mode_name in ("holding", "disarmed")
-        self._rows = float(message.row_progress)
+        self._rows, self._rows_of = float(message.row_progress), int(message.chunk_sequence)
 
     def _on_objects(self, message: Any) -> None:
         if self._backend is not None and self._backend.needs_objects:
@@ -167,6 +183,8 @@ class PolicyNode(AutostartNode):
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
     def _tick(self) -> None:
+        if self._lost:  # nothing in this process can bring a GPU context back; the supervisor can
+            raise SystemExit(3)
         if not (self._active and self._phase in (READY, RUNNING) and self._understood):
             return
         busy = self._worker is not None and self._worker.is_alive()
@@ -174,13 +192,22 @@ class PolicyNode(AutostartNode):
         now = self._now()
         if busy or newest is None or now - newest.t0 > _MAX_OBSERVATION_AGE:
             return
+        if newest.t0 <= self._called_with:  # a model must not be shown the same frame twice
+            return
         decision = self._scheduler.decide(now, self._latency.percentile(95), self._resting)
         if not decision.call:
             return
         self._reason = decision.reason
         self._scheduler.called(now)
+        self._called_with = newest.t0
+        # Rows of an older chunk say nothing about the last one, which may have been refused.
+        executed = self._rows if self._rows_of == self._sequence else 0.0
+        period = self.contract.rates.step_period
         window = Window(
-            self._frames.pick(_FRAMES), dict(self._objects), self._rows, decision.cadence
+            self._frames.at([row * period for row in frame_rows(self._backend)]),
+            dict(self._objects),
+            executed,
+            decision.cadence,
         )
         self._worker = threading.Thread(
             target=self._call, args=(window, self._instruction, self._fresh), daemon=True
@@ -204,9 +231,10 @@ class PolicyNode(AutostartNode):
         except PolicyError as err:
             self._fresh = True
             self.get_logger().error(str(err), throttle_duration_sec=2.0)
-            self._reason = str(err)
+            self._set(READY, str(err))
             return
         except Exception as err:  # a crash of the backend must not take the node along
+            self._lost = device_lost(err)
             self.get_logger().error(f"backend failed: {type(err).__name__}: {err}")
             self._set(ERROR, f"{type(err).__name__}: {err}")
             return
@@ -231,9 +259,13 @@ class PolicyNode(AutostartNode):
         self._sent = [*self._sent[-10:], self._now()]
         # In sync the executor starts the rows on arrival; see Executor.
         late = self._now() - chunk.t0 if chunk.cadence == "sync" else 0.0
+        self._scheduler.horizon = chunk.horizon * chunk.step_period
         self._scheduler.delivered(chunk.t_end + late)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
         self._trajectory_out.publish(chunk_to_trajectory(chunk))
+        surprise = getattr(self._backend, "surprise", None)
+        if surprise is not None:
+            self._surprise_out.publish(Float32(data=float(surprise)))
         if self._phase != RUNNING:
             self._set(RUNNING, self._reason)
 
@@ -257,6 +289,7 @@ class PolicyNode(AutostartNode):
                 chunk_rate=(len(self._sent) - 1) / span if span > 0 else 0.0,
                 latency_p50=self._latency.percentile(50),
                 latency_p95=self._latency.percentile(95),
+                context_fill=float(getattr(backend, "context_fill", 0.0)),
             )
             msg.header.stamp = to_stamp(self._now())
             self._state_out.publish(msg)
@@ -269,6 +302,9 @@ class PolicyNode(AutostartNode):
             "latency p95 (ms)": f"{self._latency.percentile(95) * 1e3:.0f}",
             "chunks": str(self._sequence),
         }
+        more = getattr(self._backend, "diagnostics", None)
+        if self._phase in (READY, RUNNING) and more is not None:
+            values |= more()
         self._diagnostics_out.publish(status(self, "policy", level, text, values))
 
 

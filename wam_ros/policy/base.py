@@ -64,3 +64,23 @@ class Policy(Protocol):
 
     def close(self) -> None:
         """Free what was loaded."""
+
+
+def frame_rows(policy: Policy | None) -> tuple[int, ...]:
+    """When the frames of a call should have been seen, in action rows before its newest one.
+
+    A backend says so with an attribute ``frame_rows`` (oldest first, 0 last); one that looks at
+    the newest frame only needs none.
+    """
+    return tuple(getattr(policy, "frame_rows", (0,)))
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether only a new process can help: the accelerator or its context is gone.
+
+    Running out of memory is not that; the next session starts with an empty cache.
+    """
+    if type(error).__name__ == "OutOfMemoryError":
+        return False
+    text = str(error)
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from wam_ros.contract.data import Observation
 
@@ -62,3 +63,21 @@ class FrameBuffer:
                 break
             picked.append(nearest)
         return tuple(reversed(picked))
+
+    def at(self, offsets: Sequence[float]) -> tuple[Observation, ...]:
+        """The frames nearest to ``offsets`` (s, 0 or negative) from the newest, oldest first.
+
+        A time that lies before the first frame there is gives none, and a frame comes once; the
+        newest always comes.
+        """
+        if not self._frames:
+            return ()
+        newest = self._frames[-1]
+        oldest = self._frames[0].t0 - 0.5 * self._stride
+        picked = {newest.t0: newest}
+        for offset in offsets:
+            wanted = newest.t0 + offset
+            if wanted >= oldest:
+                nearest = min(self._frames, key=lambda o: abs(o.t0 - wanted))
+                picked[nearest.t0] = nearest
+        return tuple(picked[t] for t in sorted(picked))

@@ -13,7 +13,7 @@ COMMANDS = ("parity", "inspect-checkpoint", "savings-report", "quantize-report")
 
 # What each command imports, and the distribution that brings it.
 _NEEDS = {
-    "parity": ("torch", "diffusers", "transformers", "safetensors", "ftfy"),
+    "parity": ("torch", "diffusers", "transformers", "safetensors", "ftfy", "msgpack"),
     "inspect-checkpoint": ("numpy", "yaml"),
     "quantize-report": ("torch", "diffusers", "transformers", "safetensors"),
     "savings-report": ("torch", "diffusers", "transformers"),

@@ -18,8 +18,6 @@ Case = Callable[[Path], Iterator[Result]]
 
 # Recorded too, and compared where the code lives that they are about.
 ELSEWHERE = {
-    "wire": "wire protocol",
-    "server_frames.json": "frame buffer of the server",
     "sampling.json": "training windows",
     "gear_dataset": "dataset conversion",
 }

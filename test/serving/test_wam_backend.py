@@ -1,0 +1,301 @@
+"""A checkpoint behind the policy interface: in process, and over both dialects of `wam serve`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import torch
+
+from wam_ros.contract import load_contract
+from wam_ros.contract.data import Observation
+from wam_ros.policy.base import PolicyError, Window
+from wam_ros.policy.registry import make
+from wam_ros.policy.wam import WamPolicy
+from wam_ros.serving.codec import packb, unpackb
+from wam_ros.wam import prompts
+from wam_ros.wam.adapter import Adapter
+from wam_ros.wam.checkpoint.load import Networks, load
+from wam_ros.wam.checkpoint.metadata import read_metadata
+from wam_ros.wam.checkpoint.save import save
+from wam_ros.wam.clip import ImageEncoder
+from wam_ros.wam.config import tiny
+from wam_ros.wam.dit import CausalDiT
+from wam_ros.wam.head import CallOptions, PolicyHead
+from wam_ros.wam.text import TextEncoder, Tokenizer
+from wam_ros.wam.vae import VideoVae
+
+DROID = load_contract("franka_droid")
+PROMPT = "pick up the cup"
+SIZE = (180, 320)
+
+
+def _tokenizer(folder: Path) -> None:
+    """A word tokenizer in the files that google/umt5-xxl has."""
+    from tokenizers import Tokenizer as Core
+    from tokenizers import models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        *["pick", "up", "the", "cup", "robot", "view", "stay", "where", "you", "are", "a"],
+    ]
+    core = Core(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(str(folder))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint with random weights in the released layout."""
+    torch.set_num_threads(1)  # two that wait for each other are slower on a busy machine
+    folder = tmp_path_factory.mktemp("checkpoint")
+    config = tiny(action_rows=24)
+    networks = Networks(
+        CausalDiT(config.dit), TextEncoder(config.t5), ImageEncoder(config.clip),
+        VideoVae(config.vae),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    for module in networks.by_component().values():
+        module.eval().requires_grad_(False)
+        for p in module.parameters():
+            p.normal_(0.0, 0.1, generator=generator)
+    for entry in networks.image.entries:
+        if not entry.targets:
+            networks.image.unused[entry.name] = torch.randn(entry.shape, generator=generator)
+    golden = Path(__file__).resolve().parent.parent / "data" / "golden"
+    save(folder, config, networks, read_metadata(golden / "metadata.json"))
+    _tokenizer(folder / "tokenizer")
+    return folder
+
+
+def frame(i: int) -> Observation:
+    """What is seen at row ``i`` of the run: noise, so that no two frames are alike."""
+    rng = np.random.default_rng(i)
+    views = {c.name: rng.integers(0, 256, (*SIZE, 3), np.uint8) for c in DROID.cameras}
+    home = np.array([DROID.joints[n].home for n in DROID.state_names])
+    return Observation(i * DROID.rates.step_period, views, home + 0.001 * i)
+
+
+def schedule() -> list[tuple[int, ...]]:
+    """Rows of the frames of five calls, as DreamZero's test client sends them."""
+    return [(0,), *((24 * k + 1, 24 * k + 8, 24 * k + 16, 24 * k + 24) for k in range(4))]
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path) -> list[Any]:
+    """Actions of the calls of `schedule`, by the model's own parts alone."""
+    loaded = load(checkpoint, dtype=torch.float32)
+    adapter = Adapter.of(loaded.config, loaded.metadata or {}, "oxe_droid", None)
+    tokenizer = Tokenizer(checkpoint / "tokenizer", loaded.config.dit.text_len)
+    n = loaded.networks
+    head = PolicyHead(loaded.config, n.dit, n.text, n.image, n.vae, tokenizer(prompts.NEGATIVE))
+    options = dataclasses.replace(CallOptions.of(loaded.config.head), want_video=False)
+    names = {c.name: c.model_key.removeprefix("video.") for c in DROID.cameras}
+    results = []
+    for rows in schedule():
+        seen = [frame(i) for i in rows]
+        pictures = {
+            k: torch.from_numpy(np.stack([s.views[c] for s in seen])) for c, k in names.items()
+        }
+        state = {k.key: seen[-1].state[k.start : k.stop][None] for k in DROID.state}
+        result = head.call(
+            adapter.composite(pictures)[None], *tokenizer(adapter.prompt(PROMPT)),
+            torch.from_numpy(adapter.state(state)), options,
+        )  # fmt: skip
+        results.append(adapter.chunk(result.action.numpy(), state))
+    return results
+
+
+def options(checkpoint: Path) -> dict[str, Any]:
+    return {"checkpoint": str(checkpoint), "device": "cpu"}
+
+
+def run(policy: Any, rows_seen: Callable[[tuple[int, ...]], list[int]]) -> list[Any]:
+    """Chunks of a run in which every chunk is carried out to its end."""
+    policy.reset(PROMPT)
+    chunks = []
+    for rows in schedule():
+        frames = tuple(frame(i) for i in rows_seen(rows))
+        chunks.append(policy.infer(Window(frames, executed_rows=24.0 if rows[-1] else 0.0)))
+    return chunks
+
+
+def close(ours: list[Any], reference: list[Any]) -> None:
+    assert len(ours) == len(reference) == 5
+    for a, b in zip(ours, reference):
+        assert np.linalg.norm(a - b) < 1e-5 * np.linalg.norm(b)
+    spread = np.ptp([np.asarray(a)[0] for a in ours], axis=0)
+    assert spread.max() > 1e-4, "the calls must differ, or the comparison shows nothing"
+
+
+def test_in_process_equals_the_model_alone(checkpoint: Path, expected: list[Any]) -> None:
+    policy = make("wam", options(checkpoint))
+    policy.configure(DROID)
+    policy.warm_up()
+    # It is offered every row, and picks those of the reference's client.
+    chunks = run(policy, lambda rows: list(range(max(rows[-1] - 23, 0), rows[-1] + 1)))
+    close([c.actions for c in chunks], expected)
+    assert chunks[0].names == DROID.action_names
+    flags = [c.context_flags & 1 for c in chunks]
+    assert flags == [1, 0, 0, 0, 1]  # the window of nine latent frames is full
+    policy.close()
+
+
+def test_frames_seen_before_the_chunk_began_are_not_fed(
+    checkpoint: Path, expected: list[Any]
+) -> None:
+    """In sync the arm waits for one inference; those frames belong to no block."""
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    policy.infer(Window((frame(0),)))
+    waited = [dataclasses.replace(frame(900 + i), t0=0.01 * (i + 1)) for i in range(5)]
+    late = 10 * DROID.rates.step_period
+    block = [dataclasses.replace(frame(i), t0=frame(i).t0 + late) for i in range(1, 25)]
+    chunk = policy.infer(Window((*waited, *block), executed_rows=24.0))
+    assert np.linalg.norm(chunk.actions - expected[1]) < 1e-5 * np.linalg.norm(expected[1])
+
+
+@pytest.mark.parametrize("cadence", ["async", "sliding"])
+def test_other_cadences_give_finite_chunks(checkpoint: Path, cadence: str) -> None:
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    for newest in (0, 16, 32):
+        seen = tuple(frame(i) for i in range(max(newest - 23, 0), newest + 1))
+        chunk = policy.infer(Window(seen, cadence=cadence))
+        assert chunk.actions.shape == (24, 8) and np.isfinite(chunk.actions).all()
+    assert 0.0 < policy.context_fill <= 1.0
+
+
+@pytest.fixture
+def served(checkpoint: Path) -> Iterator[str]:
+    """Address of `wam serve` in a Python that cannot import ROS."""
+    blocked = "import sys; sys.modules['rclpy'] = None; from wam_ros.serving.cli import main; "
+    line = ["serve", "franka_droid", "--policy", "wam", "--dialect", "roboarena", "--port", "0"]
+    for name, value in options(checkpoint).items():
+        line += ["--option", f"{name}={value}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{blocked} sys.exit(main({line!r}))"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    yield next(w for w in process.stdout.readline().split() if "://" in w)
+    process.terminate()
+    assert process.wait(15) == 0
+
+
+def test_roboarena_client_gets_the_models_actions(served: str, expected: list[Any]) -> None:
+    from websockets.sync.client import connect
+
+    wire = {
+        "exterior_1": "exterior_image_0_left", "exterior_2": "exterior_image_1_left",
+        "wrist": "wrist_image_left",
+    }  # fmt: skip
+    replies = []
+    with connect(served, compression=None, max_size=None, proxy=None) as socket:
+        assert unpackb(socket.recv())["image_resolution"] == [180, 320]
+        for rows in schedule():
+            seen = [frame(i) for i in rows]
+            said: dict[str, Any] = {
+                f"observation/{n}": np.stack([s.views[c] for s in seen]) for c, n in wire.items()
+            }
+            said["observation/joint_position"] = seen[-1].state[:7]
+            said["observation/gripper_position"] = seen[-1].state[7:]
+            said |= {"prompt": PROMPT, "session_id": "s", "endpoint": "infer"}
+            socket.send(packb(said))
+            replies.append(unpackb(socket.recv(timeout=60)))
+    close(replies, expected)
+
+
+def test_native_dialect_equals_in_process(serve: Callable[..., str], checkpoint: Path) -> None:
+    hosted = WamPolicy(options(checkpoint))
+    hosted.configure(DROID)
+    url = serve("franka_droid", hosted, "native", loaded=True)
+    policy = make("wam_serve", {"server": url, "server_timeout": 60.0, "server_wait": 5.0})
+    policy.configure(DROID)
+    offsets = getattr(policy, "frame_rows")  # noqa: B009
+    assert {-23, -16, -8, 0} <= set(offsets) and len(offsets) == 11
+
+    # The contract's views are a little lower than the checkpoint's; the policy scales them.
+    def squeezed(i: int) -> Observation:
+        from wam_ros.policy.remote.fields import resize
+
+        seen = frame(i)
+        views = {n: resize(v, (176, 320)) for n, v in seen.views.items()}
+        return dataclasses.replace(seen, views=views)
+
+    here = WamPolicy(options(checkpoint))
+    here.configure(DROID)
+    for each in (here, policy):
+        each.reset(PROMPT)
+    for rows in schedule()[:3]:
+        frames = tuple(squeezed(rows[-1] + o) for o in offsets if rows[-1] + o >= 0)
+        window = Window(frames, executed_rows=24.0 if rows[-1] else 0.0)
+        chunk, same = policy.infer(window), here.infer(window)
+        np.testing.assert_allclose(chunk.actions, same.actions, rtol=1e-6, atol=1e-7)
+        assert chunk.context_flags == same.context_flags
+    policy.close()
+
+
+def test_what_does_not_fit_is_named_with_both_values(checkpoint: Path, tmp_path: Path) -> None:
+    policy = WamPolicy(options(checkpoint))
+    rates = dataclasses.replace(DROID.rates, horizon=48, action=30.0)
+    with pytest.raises(PolicyError, match=r"gives 24 rows a chunk.*is 48; .*15 rows.*is 30"):
+        policy.configure(dataclasses.replace(DROID, rates=rates))
+    keys = (dataclasses.replace(DROID.action[0], relative=False), DROID.action[1])
+    with pytest.raises(PolicyError, match=r"relative action keys are joint_position.* and none"):
+        policy.configure(dataclasses.replace(DROID, action=keys))
+    with pytest.raises(PolicyError, match="has no statistics for 'xdof'"):
+        policy.configure(dataclasses.replace(DROID, embodiment="xdof"))
+
+
+def test_missing_pieces_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="checkpoint:=FOLDER"):
+        make("wam", {})
+    with pytest.raises(PolicyError, match="precision:=int4 is not"):
+        make("wam", {"checkpoint": "x", "precision": "int4"})
+    with pytest.raises(PolicyError, match="no tokenizer beside the weights"):
+        WamPolicy({"checkpoint": str(tmp_path)}).configure(DROID)
+    (tmp_path / "tokenizer.json").write_text(json.dumps({}))
+    with pytest.raises(PolicyError, match=r"config\.json"):
+        WamPolicy({"checkpoint": str(tmp_path)}).configure(DROID)
+
+
+def test_lack_of_memory_is_reported_and_the_next_call_starts_over(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    policy.infer(Window((frame(0),)))
+    session = policy._session
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "chunk", full)
+        with pytest.raises(PolicyError, match=r"out of GPU memory: .* Free the GPU"):
+            policy.infer(Window((frame(24),), executed_rows=24.0))
+    assert policy.infer(Window((frame(25),), executed_rows=1.0)).context_flags & 1

@@ -1,0 +1,262 @@
+"""The World-Action Model in this process; torch is imported when it is configured."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wam_ros.contract.data import ActionChunk, FloatArray, Observation
+from wam_ros.contract.model import Contract
+from wam_ros.policy.base import PolicyError, Window, device_lost
+from wam_ros.policy.fit import differences
+
+CONTEXT_RESET = 1
+_PRECISIONS = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
+
+
+class WamPolicy:
+    """Hosts a checkpoint.
+
+    Parameters
+    ----------
+    options
+        ``checkpoint`` (folder in the released layout), ``base`` (for LoRA checkpoints),
+        ``tokenizer`` (folder; the checkpoint's own by default), ``device`` (``auto``, ``cuda``,
+        ``cuda:1``, ``cpu``), ``precision`` (``bf16``, ``fp32``, ``fp16``; ``auto`` takes bf16 on a
+        GPU and fp32 on a CPU), ``frames`` (per call: 4, 8 or 9), ``steps`` (0: the checkpoint's).
+    """
+
+    name = "wam"
+    needs_objects = False
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        if not options.get("checkpoint"):
+            raise PolicyError("policy wam needs checkpoint:=FOLDER")
+        self._folder = Path(str(options["checkpoint"])).expanduser()
+        self._base = str(options.get("base", "")) or None
+        self._tokenizer_folder = str(options.get("tokenizer", ""))
+        self._device = str(options.get("device", "auto") or "auto")
+        self.precision = str(options.get("precision", "auto") or "auto")
+        if self.precision not in ("auto", *_PRECISIONS):
+            raise PolicyError(f"precision:={self.precision} is not auto, bf16, fp32 or fp16")
+        self._frames = int(options.get("frames", 4))
+        self._steps = int(options.get("steps", 0))
+        self.model = self._folder.name
+        self.frame_rows: tuple[int, ...] = (0,)
+        self.view_size: tuple[int, int] | None = None
+        """(height, width) that the checkpoint takes every camera at."""
+        self.context_fill = 0.0
+        self.surprise = math.nan
+        self.seconds: dict[str, float] = {}
+        self._session: Any = None
+        self._last_t0 = -math.inf
+        self._rows = 0.0
+
+    # ---- loading -------------------------------------------------------------------------------
+
+    def configure(self, contract: Contract) -> None:
+        """Load the checkpoint and compare it with the contract.
+
+        Raises
+        ------
+        PolicyError
+            torch is missing, the checkpoint is damaged, or contract and checkpoint differ; names
+            both values of everything that differs.
+        """
+        try:
+            import torch
+
+            from wam_ros.wam.adapter import Adapter
+            from wam_ros.wam.checkpoint.load import load
+        except ImportError as err:
+            raise PolicyError(
+                f"policy wam needs {err.name}, which this Python does not have; "
+                "pip install 'wam_ros[wam]', or run `wam serve` in an environment that has it"
+            ) from err
+        device = self._device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.precision == "auto":
+            self.precision = "fp32" if device == "cpu" else "bf16"
+        try:
+            tokenizer = self._tokenizer()
+            dtype = getattr(torch, _PRECISIONS[self.precision])
+            loaded = load(self._folder, self._base, device, dtype)
+            adapter = Adapter.of(
+                loaded.config, loaded.metadata or {}, contract.embodiment, loaded.experiment
+            )
+        except (ValueError, OSError) as err:
+            raise PolicyError(f"{self._folder}: {err}") from err
+        found = differences(contract, adapter)
+        if found:
+            raise PolicyError(
+                f"{self._folder.name} does not fit the contract of {contract.robot}: "
+                + "; ".join(found)
+            )
+        self._contract, self._adapter, self._torch = contract, adapter, torch
+        self._begin(loaded, tokenizer)
+
+    def _tokenizer(self) -> Any:
+        from wam_ros.wam.text import Tokenizer
+
+        if self._tokenizer_folder:
+            return lambda length: Tokenizer(self._tokenizer_folder, length)
+        for folder in (self._folder / "tokenizer", self._folder / "umt5-xxl", self._folder):
+            if any((folder / name).is_file() for name in Tokenizer.FILES):
+                return lambda length: Tokenizer(folder, length)
+        raise FileNotFoundError(
+            "no tokenizer beside the weights; name its folder with tokenizer:=FOLDER "
+            "(google/umt5-xxl's tokenizer files)"
+        )
+
+    def _begin(self, loaded: Any, make_tokenizer: Any) -> None:
+        from wam_ros.wam import prompts
+        from wam_ros.wam.head import CallOptions, PolicyHead
+        from wam_ros.wam.savings import Savings
+        from wam_ros.wam.session import Session
+
+        adapter, n = self._adapter, loaded.networks
+        tokenizer = make_tokenizer(loaded.config.dit.text_len)
+        savings = dataclasses.replace(Savings.all(), batched_cfg=False)
+        head = PolicyHead(
+            loaded.config, n.dit, n.text, n.image, n.vae, tokenizer(prompts.NEGATIVE), savings
+        )
+        options = dataclasses.replace(CallOptions.of(loaded.config.head), want_video=False)
+        if self._steps:
+            options = dataclasses.replace(options, steps=self._steps)
+        self._session = Session(
+            head,
+            lambda text: tokenizer(adapter.prompt(text)),
+            frames_per_call=self._frames,
+            step_period=self._contract.rates.step_period,
+            options=options,
+        )
+        horizon = adapter.horizon
+        self.frame_rows = tuple(range(-horizon + 1, 1))
+        if adapter.metadata.resolution is not None:
+            width, height = adapter.metadata.resolution
+            self.view_size = (height, width)
+
+    def warm_up(self) -> None:
+        """A first and a continuing call on grey pictures at the home pose."""
+        contract = self._contract
+        grey = np.full((contract.view_height, contract.view_width, 3), 128, np.uint8)
+        home = np.array([contract.joints[n].home for n in contract.state_names])
+        period, horizon = contract.rates.step_period, contract.rates.horizon
+        views = {c.name: grey for c in contract.cameras}
+        self.reset("stay where you are")
+        self.infer(Window((Observation(0.0, views, home),)))
+        block = tuple(Observation(i * period, views, home) for i in range(1, horizon + 1))
+        self.infer(Window(block, executed_rows=float(horizon)))
+        self._session.reset()
+
+    # ---- calls ---------------------------------------------------------------------------------
+
+    def reset(self, instruction: str) -> None:
+        """Forget what was seen; the next call opens a window for ``instruction``."""
+        self._session.reset()
+        self._session.instruct(instruction)
+        self._last_t0, self._rows = -math.inf, 0.0
+
+    def infer(self, window: Window) -> ActionChunk:
+        """Feed the frames since the last call, then ask for a chunk.
+
+        Raises
+        ------
+        PolicyError
+            Frames or state do not fit the model, or it ran out of memory; the next call starts a
+            window.
+        """
+        session, newest = self._session, window.newest
+        session.cadence = window.cadence
+        state = self._state(newest.state)
+        try:
+            self._observe(window)
+            normalised = self._torch.from_numpy(self._adapter.state(state))
+            rows = self._rows if window.cadence == "async" and self._rows >= 1.0 else None
+            chunk = session.chunk(normalised, rows)
+        except ValueError as err:
+            session.reset()
+            raise PolicyError(f"{self.model}: {err}") from err
+        except Exception as err:
+            session.reset()
+            if type(err).__name__ != "OutOfMemoryError" or device_lost(err):
+                raise
+            self._torch.cuda.empty_cache()
+            raise PolicyError(
+                f"{self.model}: out of GPU memory: {str(err).splitlines()[0]} Free the GPU of "
+                "other programs, or choose a lower precision; starting a new window"
+            ) from err
+        self._last_t0 = newest.t0
+        self.context_fill = chunk.context[0] / max(chunk.context[1], 1)
+        self.surprise, self.seconds = chunk.surprise, dict(chunk.seconds)
+        actions = self._adapter.chunk(chunk.actions.numpy()[None], state)
+        by_key = {k.key: k for k in self._contract.action}
+        keys = [by_key[k] for k in self._adapter.action_keys]
+        return ActionChunk(
+            t0=newest.t0,
+            step_period=self._contract.rates.step_period,
+            actions=np.asarray(actions, dtype=np.float64),
+            names=tuple(n for k in keys for n in k.joints),
+            kinds=tuple(k.kind for k in keys for _ in k.joints),
+            anchor_state=newest.state.copy(),
+            context_flags=CONTEXT_RESET if chunk.reset else 0,
+        )
+
+    def _observe(self, window: Window) -> None:
+        """Tell the session what was seen at which row of the last chunk.
+
+        Rows are counted back from those executed at the newest frame; a frame from before row 0
+        was seen while the arm waited for the chunk and belongs to no block.
+        """
+        period, newest = self._contract.rates.step_period, window.newest
+        done = window.executed_rows
+        if done <= 0.0 and window.cadence != "sync":
+            done = (newest.t0 - self._last_t0) / period if math.isfinite(self._last_t0) else 0.0
+        self._rows = min(done, float(self._adapter.horizon))
+        for frame in window.frames:
+            if frame.t0 <= self._last_t0:
+                continue
+            row = done - (newest.t0 - frame.t0) / period
+            last = frame is newest
+            # An opening window takes the newest frame alone, so the others need no work.
+            if not last and not math.isfinite(self._last_t0) and window.cadence != "sliding":
+                continue
+            self._session.observe(
+                self._composite(frame), frame.t0, row, executing=row > 0.5 or last
+            )
+
+    def _composite(self, frame: Observation) -> Any:
+        from wam_ros.policy.remote.fields import resize
+
+        pictures = {}
+        for camera in self._contract.cameras:
+            view = resize(frame.views[camera.name], self.view_size)
+            key = camera.model_key.removeprefix("video.")
+            pictures[key] = self._torch.from_numpy(np.array(view))[None]
+        return self._adapter.composite(pictures)[0]
+
+    def _state(self, state: FloatArray) -> dict[str, FloatArray]:
+        return {k.key: state[k.start : k.stop][None] for k in self._contract.state}
+
+    def diagnostics(self) -> dict[str, str]:
+        """Time per stage of the last call, and GPU memory, as text for `/diagnostics`."""
+        said = {f"{k} (ms)": f"{v * 1e3:.0f}" for k, v in self.seconds.items()}
+        if self._session is not None and self._session.head.device.type == "cuda":
+            device = self._session.head.device
+            used = self._torch.cuda.memory_allocated(device) / 2**30
+            peak = self._torch.cuda.max_memory_allocated(device) / 2**30
+            said |= {"GPU memory (GiB)": f"{used:.1f}", "GPU memory, most (GiB)": f"{peak:.1f}"}
+        return said
+
+    def close(self) -> None:
+        """Let the weights go."""
+        self._session = None
+        torch = getattr(self, "_torch", None)
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
