@@ -17,6 +17,7 @@ import yaml
 
 from wam_ros.contract import check
 from wam_ros.contract.model import (
+    ActionSource,
     Camera,
     Contract,
     Joint,
@@ -129,6 +130,10 @@ def _build(raw: dict[str, Any], path: Path) -> Contract:
         max_skew=raw["max_skew"],
         prompt=raw["prompt"],
         path=str(path),
+        action_sources=tuple(
+            ActionSource(**{**s, "joints": expand(s["joints"])})
+            for s in raw.get("action_sources", ())
+        ),
     )
 
 
