@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from wam_ros.commands import demo, doctor, graph
+from wam_ros.commands import demo, doctor, graph, record
 from wam_ros.wam import cli as model
 
 EPILOG = """\
@@ -19,7 +19,7 @@ examples:
 """
 
 
-MODULES = (demo, graph, doctor, model)
+MODULES = (demo, graph, doctor, record, model)
 """Each brings ``add_parser(sub)`` and ``run(args)`` and imports nothing heavy at the top."""
 
 

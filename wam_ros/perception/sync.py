@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 from wam_ros.contract.model import AlignPolicy
 
@@ -57,6 +57,17 @@ class Aligned:
     picked: dict[str, Picked]
     skew: float
     reason: str
+
+
+def succession(last: float | None, stamp: float) -> Literal["newer", "older", "restart"]:
+    """How a stamp follows the last one of its source.
+
+    An ``older`` sample came late and is of no use; ``restart`` is a clock that was set back by a
+    second or more, which must not block the source for good.
+    """
+    if last is None or stamp > last:
+        return "newer"
+    return "older" if last - stamp < 1.0 else "restart"
 
 
 def pick(
@@ -119,11 +130,11 @@ class Aligner:
         """Take a sample; one that is not newer than the last is counted and refused."""
         b = self._buffers[name]
         b.received += 1
-        if b.stamps and stamp <= b.stamps[-1]:
-            # A clock that was set back must not block the source for good.
-            if b.stamps[-1] - stamp < 1.0:
-                b.out_of_order += 1
-                return False
+        order = succession(b.stamps[-1] if b.stamps else None, stamp)
+        if order == "older":
+            b.out_of_order += 1
+            return False
+        if order == "restart":
             b.stamps.clear()
             b.values.clear()
             self._last_t0 = float("-inf")
