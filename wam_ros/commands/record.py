@@ -184,12 +184,14 @@ def _convert(args: argparse.Namespace, options: Any) -> int:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("converting", total=len(bags))
 
+            plain: dict[str, Any] = {"markup": False, "soft_wrap": True}
+
             def progress(done: int, _: int, summary: dict[str, Any]) -> None:
                 bar.update(task, completed=done)
                 for reason in summary["refused"]:
-                    bar.console.print(f"refused {summary['bag']}: {reason}", markup=False)
+                    bar.console.print(f"refused {summary['bag']}: {reason}", **plain)
                 for remark in summary["remarks"]:
-                    bar.console.print(f"note    {summary['bag']}: {remark}", markup=False)
+                    bar.console.print(f"note    {summary['bag']}: {remark}", **plain)
 
             summaries = convert_all(bags, args.out, options, args.jobs, progress)
         try:

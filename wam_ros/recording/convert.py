@@ -28,7 +28,7 @@ from wam_ros.recording.video import VideoWriter
 DONE = "episode.json"
 VERSION = 1
 """Raise when an episode converted before must be converted again."""
-_THUMBNAILS = 5
+_THUMBNAILS = 6
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,8 @@ def _read(reader: BagReader, options: Options) -> tuple[Contract, Recording]:
         break
     episode = reader.episode()
     if episode is None:
+        if reader.truncated:
+            raise BagError(f"{reader.truncated}; nothing in it can be read")
         raise BagError(
             f"{reader.folder} was not recorded by wam_ros and names no robot: add --robot"
         )
@@ -229,10 +231,10 @@ def _pixels(frames: list[Any]) -> dict[str, Any]:
 
 
 def _thumbnail(views: list[Any]) -> str:
-    """Views side by side, 96 pixels high, as base64 JPEG; empty without a view."""
+    """Views side by side, 112 pixels high, as base64 JPEG; empty without a view."""
     if not views:
         return ""
-    small = [cv2.resize(v, (round(v.shape[1] * 96 / v.shape[0]), 96)) for v in views]
+    small = [cv2.resize(v, (round(v.shape[1] * 112 / v.shape[0]), 112)) for v in views]
     ok, data = cv2.imencode(".jpg", np.hstack(small)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
     return base64.b64encode(data.tobytes()).decode() if ok else ""
 

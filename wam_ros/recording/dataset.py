@@ -69,15 +69,21 @@ def convert_all(
     cache.mkdir(parents=True, exist_ok=True)
     targets = [cache / key_of(b, options) for b in bags]
     results: dict[int, dict[str, Any]] = {}
-    with ProcessPoolExecutor(max(1, min(jobs, len(bags))), mp.get_context("spawn")) as pool:
-        waiting = {
-            pool.submit(convert_bag, bag, target, options): i
-            for i, (bag, target) in enumerate(zip(bags, targets, strict=True))
-        }
-        for done, future in enumerate(as_completed(waiting), 1):
-            i = waiting[future]
-            results[i] = {**future.result(), "folder": str(targets[i])}
-            progress(done, len(bags), results[i])
+    jobs = max(1, min(jobs, len(bags)))
+    if jobs == 1:
+        for i, (bag, target) in enumerate(zip(bags, targets, strict=True)):
+            results[i] = {**convert_bag(bag, target, options), "folder": str(targets[i])}
+            progress(i + 1, len(bags), results[i])
+    else:
+        with ProcessPoolExecutor(jobs, mp.get_context("spawn")) as pool:
+            waiting = {
+                pool.submit(convert_bag, bag, target, options): i
+                for i, (bag, target) in enumerate(zip(bags, targets, strict=True))
+            }
+            for done, future in enumerate(as_completed(waiting), 1):
+                i = waiting[future]
+                results[i] = {**future.result(), "folder": str(targets[i])}
+                progress(done, len(bags), results[i])
     for stale in {p for p in cache.iterdir() if p.is_dir()} - set(targets):
         shutil.rmtree(stale)
     return [results[i] for i in range(len(bags))]

@@ -35,6 +35,7 @@ class TopicMonitor:
     topic: str
     rate: float | None = None
     stamped: bool = False
+    counted: bool = True
     count: int = 0
     lost: int = 0
     longest_gap: float = 0.0
@@ -48,7 +49,7 @@ class TopicMonitor:
             self.longest_gap = max(self.longest_gap, now - self._arrivals[-1])
         self.count += 1
         self._arrivals.append(now)
-        if sequence is not None:
+        if sequence is not None and self.counted:
             # A smaller number is another publisher, or one that was restarted.
             if self._sequence >= 0 and sequence > self._sequence + 1:
                 self.lost += sequence - self._sequence - 1

@@ -143,6 +143,7 @@ def _ranges(contract: Contract, state: FloatArray, action: FloatArray) -> list[d
         out.append(
             {
                 "joint": name,
+                "role": contract.group_of(name).role,
                 "lower": limits.lower,
                 "upper": limits.upper,
                 "state_min": round(float(state[:, i].min()), 5),
@@ -161,15 +162,15 @@ def flags(figures: dict[str, Any], contract: Contract) -> list[dict[str, str]]:
     def flag(what: str, why: str, todo: str) -> None:
         found.append({"what": what, "why": why, "todo": todo})
 
-    for camera in contract.cameras:
-        rate = figures["sources"][camera.name].get("mean_rate_hz", 0.0)
-        if rate < 0.8 * contract.rates.action:
-            flag(
-                f"{camera.name} brings {rate:.1f} pictures per second",
-                f"Rows come at {contract.rates.action:g} Hz, so pictures repeat and the model sees "
-                "motion in steps.",
-                "Raise the camera's rate, or look for lost frames (`wam doctor`).",
-            )
+    rates = {c.name: figures["sources"][c.name].get("mean_rate_hz", 0.0) for c in contract.cameras}
+    slow = {n: r for n, r in rates.items() if r < 0.8 * contract.rates.action}
+    if slow:
+        flag(
+            f"few pictures: {', '.join(f'{n} {r:.1f} Hz' for n, r in slow.items())}",
+            f"Rows come at {contract.rates.action:g} Hz, so pictures repeat and the model sees "
+            "motion in steps.",
+            "Raise the camera's rate, or look for lost frames (wam doctor).",
+        )
     if figures["idle_share"] > IDLE_SHARE:
         flag(
             f"idle for {figures['idle_share']:.0%} of the time",
@@ -186,11 +187,15 @@ def flags(figures: dict[str, Any], contract: Contract) -> list[dict[str, str]]:
             "99 % quantiles that actions are normalised with.",
             "Look at the plot; leave the episode out if the jump is an artefact.",
         )
-    for gap in figures["gaps"]:
+    runs = figures["gaps"]
+    if runs:
+        longest = max(runs, key=lambda g: g["seconds"])
+        total = sum(g["seconds"] for g in runs)
         flag(
-            f"gap of {gap['seconds']:.2f} s at {gap['at_s']} s",
-            f"{gap['why']}. Rows repeat the last good one.",
-            "Windows across it are not used as training anchors.",
+            f"{len(runs)} gap{'s' if len(runs) > 1 else ''}, {total:.2f} s in all",
+            f"Longest {longest['seconds']:.2f} s at {longest['at_s']} s: {longest['why']}. Rows "
+            "repeat the last good one there.",
+            "Windows across a gap are not used as training anchors.",
         )
     if figures["held_share"] > 0.1:
         flag(

@@ -131,7 +131,11 @@ class Recorder:
                     self._on_abort(f"{topic.name} is not recorded: {err}")
                     continue
                 self._monitors[topic.name] = TopicMonitor(
-                    topic.name, rates.get(topic.name), topic.name in stamped
+                    topic.name,
+                    rates.get(topic.name),
+                    stamped=topic.name in stamped,
+                    # Every publisher counts for itself; with two the numbers mean nothing.
+                    counted=len(topic.qos) == 1,
                 )
             self._queue = queue.SimpleQueue()
             self._queued = self._overflow = 0

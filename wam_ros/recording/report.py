@@ -97,7 +97,7 @@ def _table(summaries: Sequence[dict[str, Any]]) -> str:
             ]  # fmt: skip
         numbers = "".join(f'<td class="n">{c}</td>' for c in cells)
         rows.append(
-            f'<tr><td><a href="#e{i}">{escape(s["bag"])}</a></td>'
+            f'<tr><td class="wide"><a href="#e{i}">{escape(s["bag"])}</a></td>'
             f'<td class="wide">{escape(s.get("instruction", ""))}</td>'
             f"<td>{_tag(s.get('verdict', 'none'))}</td>{numbers}<td>{_outcome(s)}</td></tr>"
         )
@@ -162,7 +162,7 @@ def _episode(number: int, s: dict[str, Any]) -> str:
 
 def _remarks(s: dict[str, Any]) -> list[str]:
     """Remarks of the rules; a gap has its own flag and is not said twice."""
-    return [r for r in s["remarks"] if not r.startswith("gap of")]
+    return [r for r in s["remarks"] if " short gaps, longest" not in r]
 
 
 def _sources(f: dict[str, Any]) -> str:

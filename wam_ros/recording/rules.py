@@ -88,6 +88,7 @@ def judge(
     out = Outcome()
     n = len(rows.t)
     bad: set[int] = set()
+    short: list[tuple[float, float, str]] = []
     for a, b, reason in gaps(rows):
         seconds = (b - a) * period
         if seconds > limits.max_gap:
@@ -96,8 +97,14 @@ def judge(
                 f"{reason}"
             )
         else:
-            out.remarks.append(f"gap of {seconds:.2f} s at {a * period:.1f} s: {reason}")
+            short.append((seconds, a * period, reason))
             bad.update(range(a, b))
+    if short:
+        longest = max(short)
+        out.remarks.append(
+            f"{len(short)} short gaps, longest {longest[0]:.2f} s at {longest[1]:.1f} s: "
+            f"{longest[2]}"
+        )
     if n < horizon + 1:
         out.refused.append(f"{n} rows; a training window needs {horizon + 1}")
     if not any(rows.language):

@@ -16,7 +16,7 @@ def lines(t: Sequence[float], joints: Sequence[dict[str, Any]], title: str) -> s
     if len(t) < 2 or not values:
         return ""
     low, high = min(values), max(values)
-    pad = 0.06 * (high - low) or 0.05
+    pad = max(0.06 * (high - low), 0.5 * (0.05 - (high - low)))  # noise must not fill the plot
     low, high = low - pad, high + pad
 
     def points(data: Sequence[float]) -> str:
@@ -67,7 +67,8 @@ def ranges(joints: Sequence[dict[str, Any]]) -> str:
         span = j["upper"] - j["lower"]
         a = max(0.0, min(1.0, (j["state_min"] - j["lower"]) / span))
         b = max(0.0, min(1.0, (j["state_max"] - j["lower"]) / span))
-        near = min(j["state_min"] - j["lower"], j["upper"] - j["state_max"]) < 0.02 * span
+        room = min(j["state_min"] - j["lower"], j["upper"] - j["state_max"])
+        near = room < 0.02 * span and j["role"] != "gripper"  # those live at their ends
         text = (
             f"{j['joint']}: {j['state_min']:.3f} to {j['state_max']:.3f}, "
             f"limits {j['lower']:.3f} to {j['upper']:.3f}"
