@@ -59,6 +59,7 @@ class Scene:
     extra: list[tuple[str, str, float, Any]] = field(default_factory=list)
     """Further messages: topic, type, time since start, message."""
     contract_path: str = ""
+    motion: Callable[[Contract, str, float], float] = joint
 
     @property
     def contract(self) -> Contract:
@@ -117,7 +118,7 @@ class Scene:
 
         from wam_ros.nodes.convert import to_stamp
 
-        raw = [(joint(self.contract_, j, stamp) - source.offset) / source.scale
+        raw = [(self.motion(self.contract_, j, stamp) - source.offset) / source.scale
                for j in source.joints]  # fmt: skip
         message = JointState(name=list(source.joints), position=array("d", raw))
         message.header.stamp = to_stamp(stamp)
@@ -131,7 +132,7 @@ class Scene:
         from wam_ros.nodes.convert import to_stamp
 
         raw = [
-            output.scale * joint(self.contract_, j, stamp + LEAD) + output.offset
+            output.scale * self.motion(self.contract_, j, stamp + LEAD) + output.offset
             for j in output.joints
         ]
         if output.type == "trajectory_msgs/msg/JointTrajectory":

@@ -37,7 +37,7 @@ def play(bag: Path, what: str, rate: float, namespace: str) -> int:
     """Play ``bag``; 0 when it went through, 1 when the graph or the bag does not allow it.
 
     Observations get the time of now as their stamp and go out at the action rate times ``rate``.
-    Actions go out as chunks of one horizon, a third of a horizon apart, as a policy would send
+    Actions go out as chunks of one horizon, three quarters of it apart, as a policy would send
     them; the executor must be armed and stand near the first row.
     """
     try:
@@ -61,10 +61,11 @@ def _now(node: Node) -> float:
 
 
 def _observations(node: Node, playback: Playback, rate: float) -> int:
+    end = time.monotonic() + 2.0  # discovery takes its time
+    while time.monotonic() < end:
+        rclpy.spin_once(node, timeout_sec=0.1)
     if node.get_publishers_info_by_topic(node.resolve_topic_name("observation")):
-        print(
-            "wam replay: perception is running; stop it first, or both would publish observations"
-        )
+        print("wam replay: perception publishes observations already; stop it")
         return 1
     publisher = node.create_publisher(ObservationMsg, "observation", qos_profile_sensor_data)
     contract = playback.contract
@@ -129,7 +130,7 @@ def chunks(playback: Playback, start: float) -> Iterator[ActionChunk]:
     contract: Contract = playback.contract
     horizon, period = contract.rates.horizon, contract.rates.step_period
     action = playback.rows.action
-    for sequence, first in enumerate(range(0, len(action), max(1, horizon // 3))):
+    for sequence, first in enumerate(range(0, len(action), max(1, 3 * horizon // 4))):
         rows = np.clip(first + np.arange(horizon), 0, len(action) - 1)
         yield ActionChunk(
             t0=start + first * period,

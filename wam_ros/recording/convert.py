@@ -26,7 +26,7 @@ from wam_ros.recording.series import Recording, read_recording
 from wam_ros.recording.video import VideoWriter
 
 DONE = "episode.json"
-VERSION = 1
+VERSION = 2
 """Raise when an episode converted before must be converted again."""
 _THUMBNAILS = 6
 
