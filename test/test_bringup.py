@@ -30,6 +30,14 @@ def test_image_publishers_get_the_dds_profile() -> None:
     assert loads == {"sim": True, "executor": False, "perception": True, "policy": False}
 
 
+def test_record_adds_the_recorder() -> None:
+    pytest.importorskip("mcap", reason="needs the extra `record`")
+    specs = processes("yam", {"record": "true", "record_dir": "/tmp/bags"})
+    recorder = next(s for s in specs if s.name == "recorder")
+    assert recorder.parameters["out"] == "/tmp/bags" and recorder.parameters["auto"] is True
+    assert "recorder" not in [s.name for s in processes("yam")]
+
+
 def test_command_line_of_a_node() -> None:
     line = command(processes("yam", {"namespace": "lab"})[1])
     assert "__ns:=/lab" in line
@@ -41,7 +49,6 @@ def test_command_line_of_a_node() -> None:
     [
         ({"polcy": "scripted"}, "unknown argument 'polcy'"),
         ({"cadence": "fast"}, "not one of sync"),
-        ({"record": "true"}, "no recorder yet"),
         ({"policy": "replay"}, "needs replay_file"),
         ({"sim": "false"}, "true object poses"),
         ({"latency": "soon"}, "not a number"),

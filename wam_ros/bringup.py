@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,9 +74,8 @@ ARGUMENTS = (
     Argument("server_channels", "", "lingbot_va: the channel of each contract action, 0,1,..."),
     Argument("armed", "true", "arm at start; honoured in simulation only", _BOOL),
     Argument("namespace", "wam", "namespace of all topics and services of this package"),
-    Argument(
-        "record", "false", "record episodes (the recorder is not part of this version)", _BOOL
-    ),
+    Argument("record", "false", "record an episode for every instruction (MCAP)", _BOOL),
+    Argument("record_dir", "episodes", "folder for recorded episodes"),
     Argument(
         "use_sim_time",
         "false",
@@ -126,8 +127,8 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
         if choices and value not in choices:
             raise BringupError(f"{name}:={value} is not one of {', '.join(choices)}")
     values = {a.name: given.get(a.name, a.default) for a in ARGUMENTS}
-    if values["record"] == "true":
-        raise BringupError("record:=true: there is no recorder yet; use `ros2 bag record -s mcap`")
+    if values["record"] == "true" and importlib.util.find_spec("mcap") is None:
+        raise BringupError("record:=true needs the package mcap: pip install 'wam_ros[record]'")
     if values["policy"] == "replay" and not values["replay_file"]:
         raise BringupError("policy:=replay needs replay_file:=FILE.npz")
     if values["policy"] == "wam" and not values["checkpoint"]:
@@ -206,6 +207,9 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         ProcessSpec("perception", v["namespace"], {**shared, "sim": sim}, images),
         ProcessSpec("policy", v["namespace"], policy),
     ]
+    if v["record"] == "true":
+        recorder = {**shared, "sim": sim, "out": os.path.abspath(v["record_dir"]), "auto": True}
+        specs.append(ProcessSpec("recorder", v["namespace"], recorder))
     if sim:
         plant = {
             "robot": robot,

@@ -50,8 +50,8 @@ def references(raw: dict[str, Any]) -> Iterator[str]:
                     "set it under the group's or the joint's `limits`"
                 )
     known = {*groups, *joints}
-    for section in ("state", "action", "sources", "outputs"):
-        for entry in raw[section]:
+    for section in ("state", "action", "sources", "outputs", "action_sources"):
+        for entry in raw.get(section, ()):
             listed = entry["joints"]
             for name in [listed] if isinstance(listed, str) else listed:
                 if name not in known:
@@ -65,13 +65,14 @@ def rules(c: Contract) -> Iterator[str]:
     """Check the typed contract: limits, home pose, vectors, sources, outputs, rates."""
     yield from _limits(c)
     yield from _vectors(c)
+    yield from _actions(c)
     yield from _outputs(c)
     slots = [cam.slot for cam in c.cameras]
     for slot in sorted({s for s in slots if slots.count(s) > 1}):
         yield f"cameras: slot '{slot}' is used by two cameras; each view needs its own"
-    names = [x.name for x in c.inputs]
+    names = [x.name for x in (*c.inputs, *c.action_sources)]
     for name in sorted({n for n in names if names.count(n) > 1}):
-        yield f"cameras, sources: '{name}' names two of them; rename one"
+        yield f"cameras, sources, action_sources: '{name}' names two of them; rename one"
     if "{instruction}" not in c.prompt:
         yield "prompt: must contain {instruction}, the place of the language command"
 
@@ -106,6 +107,14 @@ def _vectors(c: Contract) -> Iterator[str]:
             yield f"action.{key.key}: relative needs the same joints in `state`"
         if (role == {"base"}) != (key.kind == "velocity"):
             yield f"action.{key.key}: kind '{key.kind}' does not fit; a base moves by velocity"
+
+
+def _actions(c: Contract) -> Iterator[str]:
+    wanted = set(c.action_names)
+    for s in c.action_sources:
+        for j in s.joints:
+            if j not in wanted:
+                yield f"action_sources.{s.name}: joint '{j}' is in no action key; leave it out"
 
 
 def _outputs(c: Contract) -> Iterator[str]:

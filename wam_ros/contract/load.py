@@ -17,6 +17,7 @@ import yaml
 
 from wam_ros.contract import check
 from wam_ros.contract.model import (
+    ActionSource,
     Camera,
     Contract,
     Joint,
@@ -131,6 +132,10 @@ def _build(raw: dict[str, Any], path: Path) -> Contract:
         prompt=raw["prompt"],
         safety=_safety(raw.get("safety", {})),
         path=str(path),
+        action_sources=tuple(
+            ActionSource(**{**s, "joints": expand(s["joints"])})
+            for s in raw.get("action_sources", ())
+        ),
     )
 
 

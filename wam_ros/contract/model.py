@@ -10,6 +10,7 @@ from wam_ros.contract.data import Kind
 AlignPolicy = Literal["hold", "asof", "drop"]
 Timeline = Literal["header", "receive"]
 Status = Literal["known", "community", "unknown"]
+Origin = Literal["human", "policy", "executor"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,18 @@ class StateSource:
     tolerance: float = 0.1
     timeout: float = 0.5
     status: Status = "known"
+
+
+@dataclass(frozen=True)
+class ActionSource(StateSource):
+    """A topic that says where the joints were told to go; needed for recordings only.
+
+    ``origin`` tells who commands: ``human`` (leader arms, a teleoperation topic), ``policy``, or
+    ``executor`` for a command topic the executor shares with the vendor's own teleoperation: such
+    a row is the policy's while the executor is armed, a person's otherwise.
+    """
+
+    origin: Origin = "human"
 
 
 @dataclass(frozen=True)
@@ -206,6 +219,8 @@ class Contract:
     prompt: str
     safety: Safety = Safety()
     path: str = ""
+    action_sources: tuple[ActionSource, ...] = ()
+    """Commands that do not come from the outputs; they go before those derived from outputs."""
 
     @property
     def joints(self) -> dict[str, Joint]:
@@ -234,6 +249,11 @@ class Contract:
         return (*self.cameras, *self.sources)
 
     @property
+    def command_sources(self) -> tuple[ActionSource, ...]:
+        """Where recorded actions come from: `action_sources`, then every output, read back."""
+        return (*self.action_sources, *(_read_back(o) for o in self.outputs if o.enabled))
+
+    @property
     def state_names(self) -> tuple[str, ...]:
         """Name of each element of the state vector."""
         return tuple(n for k in self.state for n in k.joints)
@@ -252,3 +272,32 @@ class Contract:
     def control_names(self) -> tuple[str, ...]:
         """Joints the executor drives: enabled position keys of the action vector, in order."""
         return tuple(n for k in self.action if k.enabled and k.kind == "position" for n in k.joints)
+
+
+_COMMAND_FIELDS = {
+    "trajectory_msgs/msg/JointTrajectory": ("points[0].positions", "joint_names", "receive"),
+    "std_msgs/msg/Float64MultiArray": ("data", "", "receive"),
+}
+
+
+def _read_back(output: Output) -> ActionSource:
+    """The command topic of an output as a source, in contract units.
+
+    An output of unknown type is JointState, as the simulation has it.
+    """
+    field, names, timeline = _COMMAND_FIELDS.get(output.type, ("position", "name", "header"))
+    known = output.type if output.type != "unknown" else "sensor_msgs/msg/JointState"
+    return ActionSource(
+        name=f"command:{output.name}",
+        topic=output.topic,
+        type=known,
+        joints=output.joints,
+        field=field,
+        names_field=names,
+        scale=1.0 / output.scale,
+        offset=-output.offset / output.scale,
+        timeline="header" if timeline == "header" else "receive",
+        tolerance=max(0.1, 2.0 / output.rate),
+        status=output.status,
+        origin="executor",
+    )

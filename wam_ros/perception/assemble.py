@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from wam_ros.contract.data import Observation
+from wam_ros.contract.data import FloatArray, Observation
 from wam_ros.contract.model import Contract
 from wam_ros.perception.images import decode, fit
 from wam_ros.perception.sync import Aligned, SourceSpec
@@ -15,6 +15,23 @@ from wam_ros.perception.sync import Aligned, SourceSpec
 def source_specs(contract: Contract) -> list[SourceSpec]:
     """Cameras first, then joint-state sources, as in Observation.source_names."""
     return [SourceSpec(s.name, s.policy, s.tolerance, s.timeout) for s in contract.inputs]
+
+
+def vector(contract: Contract, names: Sequence[str], values: Mapping[str, float]) -> FloatArray:
+    """Joint values in the order of ``names``, grippers clipped to their limits.
+
+    A gripper's raw reading overshoots its end stops a little; the models were trained on data that
+    was clipped to 0..1 (AgiBot's converter does so), so live input and data sets are clipped alike.
+    """
+    out = np.array([values[n] for n in names], dtype=np.float64)
+    for group in contract.groups:
+        if group.role != "gripper":
+            continue
+        for joint in group.joints:
+            if joint.name in names:
+                i = list(names).index(joint.name)
+                out[i] = min(max(out[i], joint.limits.lower), joint.limits.upper)
+    return out
 
 
 def assemble(contract: Contract, aligned: Aligned, sequence: int) -> Observation:
@@ -38,7 +55,7 @@ def assemble(contract: Contract, aligned: Aligned, sequence: int) -> Observation
     return Observation(
         t0=aligned.t0,
         views=views,
-        state=np.array([joints[n] for n in contract.state_names]),
+        state=vector(contract, contract.state_names, joints),
         ages={n: aligned.t0 - p.stamp for n, p in aligned.picked.items()},
         skew=aligned.skew,
         sequence=sequence,

@@ -16,22 +16,27 @@ class JointError(ValueError):
 def extract(message: Any, path: str) -> list[Any]:
     """Follow a field path such as ``position`` or ``motor_states[].position``.
 
-    ``[]`` after a field visits every element. Returns the values found, in order.
+    ``[]`` after a field visits every element, ``[0]`` the first one, ``[-1]`` the last one. Returns
+    the values found, in order.
 
     Raises
     ------
     JointError
-        When the message has no such field; names it.
+        When the message has no such field, or too few elements; names it.
     """
     values = [message]
     for part in path.split("."):
-        name, every = part.removesuffix("[]"), part.endswith("[]")
+        name, _, rest = part.partition("[")
         try:
             values = [getattr(v, name) for v in values]
+            if rest == "]":
+                values = [item for v in values for item in v]
+            elif rest:
+                values = [v[int(rest.removesuffix("]"))] for v in values]
         except AttributeError as err:
             raise JointError(f"message has no field '{name}' (path '{path}')") from err
-        if every:
-            values = [item for v in values for item in v]
+        except IndexError as err:
+            raise JointError(f"'{name}' holds too few elements (path '{path}')") from err
     if len(values) == 1 and not isinstance(values[0], (int, float, str)):
         return list(values[0])
     return values

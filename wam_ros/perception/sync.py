@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 from wam_ros.contract.model import AlignPolicy
 
@@ -59,6 +59,53 @@ class Aligned:
     reason: str
 
 
+def succession(last: float | None, stamp: float) -> Literal["newer", "older", "restart"]:
+    """How a stamp follows the last one of its source.
+
+    An ``older`` sample came late and is of no use; ``restart`` is a clock that was set back by a
+    second or more, which must not block the source for good.
+    """
+    if last is None or stamp > last:
+        return "newer"
+    return "older" if last - stamp < 1.0 else "restart"
+
+
+def pick(
+    spec: SourceSpec,
+    stamps: Sequence[float],
+    values: Sequence[Any],
+    t0: float,
+    now: float,
+    last_used: float = float("-inf"),
+) -> Picked:
+    """The sample of one source for reference time ``t0``, by the source's policy.
+
+    ``stamps`` rise and go with ``values``; ``now`` is the time the timeout counts from, and
+    ``last_used`` the stamp a ``drop`` source gave last. Live and offline alignment both end here.
+    """
+    i = bisect.bisect_right(stamps, t0) - 1
+    if i < 0:
+        return Picked(float("nan"), None, SampleStatus.MISSING)
+    stamp = stamps[i]
+    fresh = t0 - stamp <= spec.tolerance
+    used = spec.policy == "drop" and stamp <= last_used
+    if now - stamp > spec.timeout or used or (not fresh and spec.policy != "hold"):
+        return Picked(stamp, None, SampleStatus.MISSING)
+    return Picked(stamp, values[i], SampleStatus.FRESH if fresh else SampleStatus.HELD)
+
+
+def verdict(picked: Mapping[str, Picked], max_skew: float) -> tuple[float, str]:
+    """Skew of a set of samples in seconds, and why it cannot be used (empty when it can)."""
+    missing = [n for n, p in picked.items() if p.status is SampleStatus.MISSING]
+    used = [p.stamp for p in picked.values() if p.status is not SampleStatus.MISSING]
+    skew = max(used) - min(used) if used else 0.0
+    if missing:
+        return skew, f"no usable sample from {', '.join(missing)}"
+    if skew > max_skew:
+        return skew, f"samples are {skew * 1e3:.0f} ms apart, more than {max_skew * 1e3:.0f}"
+    return skew, ""
+
+
 @dataclass
 class _Buffer:
     spec: SourceSpec
@@ -83,11 +130,11 @@ class Aligner:
         """Take a sample; one that is not newer than the last is counted and refused."""
         b = self._buffers[name]
         b.received += 1
-        if b.stamps and stamp <= b.stamps[-1]:
-            # A clock that was set back must not block the source for good.
-            if b.stamps[-1] - stamp < 1.0:
-                b.out_of_order += 1
-                return False
+        order = succession(b.stamps[-1] if b.stamps else None, stamp)
+        if order == "older":
+            b.out_of_order += 1
+            return False
+        if order == "restart":
             b.stamps.clear()
             b.values.clear()
             self._last_t0 = float("-inf")
@@ -118,15 +165,11 @@ class Aligner:
         t0 = min(live, default=now)
         if live and t0 <= self._last_t0:
             return None
-        picked = {n: self._pick(b, t0, now) for n, b in self._buffers.items()}
-        missing = [n for n, p in picked.items() if p.status is SampleStatus.MISSING]
-        used = [p.stamp for p in picked.values() if p.status is not SampleStatus.MISSING]
-        skew = max(used) - min(used) if used else 0.0
-        reason = ""
-        if missing:
-            reason = f"no usable sample from {', '.join(missing)}"
-        elif skew > self._max_skew:
-            reason = f"samples are {skew * 1e3:.0f} ms apart, more than {self._max_skew * 1e3:.0f}"
+        picked = {
+            n: pick(b.spec, list(b.stamps), b.values, t0, now, b.last_used)
+            for n, b in self._buffers.items()
+        }
+        skew, reason = verdict(picked, self._max_skew)
         if reason:
             self.dropped += 1
         else:
@@ -135,16 +178,3 @@ class Aligner:
             for name, p in picked.items():
                 self._buffers[name].last_used = p.stamp
         return Aligned(t0, picked, skew, reason)
-
-    def _pick(self, b: _Buffer, t0: float, now: float) -> Picked:
-        i = bisect.bisect_right(list(b.stamps), t0) - 1
-        if i < 0:
-            return Picked(float("nan"), None, SampleStatus.MISSING)
-        stamp, value = b.stamps[i], b.values[i]
-        age = t0 - stamp
-        spec = b.spec
-        fresh = age <= spec.tolerance
-        used = spec.policy == "drop" and stamp <= b.last_used
-        if now - stamp > spec.timeout or used or (not fresh and spec.policy != "hold"):
-            return Picked(stamp, None, SampleStatus.MISSING)
-        return Picked(stamp, value, SampleStatus.FRESH if fresh else SampleStatus.HELD)

@@ -1,0 +1,1 @@
+"""Episodes to MCAP, and from MCAP to a data set and its quality report. No ROS."""

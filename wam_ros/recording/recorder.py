@@ -1,0 +1,287 @@
+"""Record episodes: a queue that takes messages at once, a thread that writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wam_ros.recording import metadata
+from wam_ros.recording.bag import BagWriter
+from wam_ros.recording.definitions import DefinitionMissing
+from wam_ros.recording.episode import Episode, Verdict
+from wam_ros.recording.metadata import Topic
+from wam_ros.recording.monitor import DiskGuard, TopicMonitor
+
+DISCARDED = "discarded"
+"""Sub-folder discarded bags move to; `wam dataset` does not look there."""
+_QUEUE_BYTES = 512 * 1024 * 1024
+
+
+class RecorderError(RuntimeError):
+    """An episode that cannot be started, ended or discarded; says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and how to record. ``min_free`` is in bytes."""
+
+    out: Path
+    compression: str = "none"
+    min_free: int = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a person wants to see while recording."""
+
+    recording: bool
+    folder: str
+    seconds: float
+    messages: int
+    megabytes: float
+    lost: int
+    overflow: int
+    warnings: tuple[str, ...]
+    episodes: int
+    last: str
+
+
+class Recorder:
+    """Writes what `put` brings while an episode runs; thread-safe.
+
+    Parameters
+    ----------
+    settings
+        Target folder, compression, disk to keep free.
+    make_episode
+        Builds the Episode for an instruction.
+    on_abort
+        Called with the reason when the disk guard ends an episode by itself.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        make_episode: Callable[[str], Episode],
+        on_abort: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._settings, self._make, self._on_abort = settings, make_episode, on_abort
+        self._guard = DiskGuard(settings.out, settings.min_free)
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._queued = 0
+        self._bag: BagWriter | None = None
+        self._thread: threading.Thread | None = None
+        self._monitors: dict[str, TopicMonitor] = {}
+        self._began = 0.0
+        self._overflow = 0
+        self._failed = ""
+        self._folder = ""
+        self._last: Path | None = None
+        self.episodes = 0
+
+    @property
+    def recording(self) -> bool:
+        """Whether an episode runs."""
+        return self._bag is not None
+
+    @property
+    def last(self) -> Path | None:
+        """The newest finished bag that was not discarded."""
+        return self._last
+
+    def start(
+        self,
+        instruction: str,
+        topics: list[Topic],
+        rates: dict[str, float],
+        stamped: set[str],
+    ) -> Path:
+        """Begin an episode; ``rates`` (Hz) and ``stamped`` say what to expect of which topic.
+
+        Raises
+        ------
+        RecorderError
+            One is running already, the disk is nearly full, or the folder cannot be written.
+        """
+        with self._lock:
+            if self._bag is not None:
+                raise RecorderError(f"{self._bag.folder.name} is being recorded; stop it first")
+            problem = self._guard.problem()
+            if problem:
+                raise RecorderError(problem)
+            episode = self._make(instruction)
+            try:
+                bag = BagWriter(self._name(instruction), episode, self._settings.compression)
+            except OSError as err:
+                raise RecorderError(f"cannot write to {self._settings.out}: {err}") from err
+            self._monitors = {}
+            for topic in topics:
+                try:
+                    bag.add_topic(topic)
+                except DefinitionMissing as err:
+                    self._on_abort(f"{topic.name} is not recorded: {err}")
+                    continue
+                self._monitors[topic.name] = TopicMonitor(
+                    topic.name,
+                    rates.get(topic.name),
+                    stamped=topic.name in stamped,
+                    # Every publisher counts for itself; with two the numbers mean nothing.
+                    counted=len(topic.qos) == 1,
+                )
+            self._queue = queue.SimpleQueue()
+            self._queued = self._overflow = 0
+            self._failed = ""
+            self._began = time.monotonic()
+            self._bag, self._folder = bag, str(bag.folder)
+            self._thread = threading.Thread(
+                target=self._write, args=(bag, self._queue), daemon=True
+            )
+            self._thread.start()
+            return bag.folder
+
+    def put(
+        self, topic: str, data: bytes, log_ns: int, publish_ns: int, sequence: int | None
+    ) -> None:
+        """Take one serialized message; returns at once, also while the disk is slow."""
+        monitor = self._monitors.get(topic)
+        if self._bag is None or monitor is None:
+            return
+        monitor.add(time.monotonic(), data, sequence)
+        if self._queued > _QUEUE_BYTES:
+            self._overflow += 1  # memory is finite; said in the status and in the report
+            return
+        self._queued += len(data)
+        self._queue.put((topic, data, log_ns, publish_ns, sequence or 0))
+
+    def _write(self, bag: BagWriter, messages: queue.SimpleQueue[Any]) -> None:
+        checked = time.monotonic()
+        while True:
+            try:
+                item = messages.get(timeout=0.2)
+            except queue.Empty:
+                item = ()
+            if item is None:
+                return
+            try:
+                if item:
+                    bag.write(*item)
+                    self._queued -= len(item[1])
+                bag.flush_if_due()
+            except OSError as err:
+                self._abort(bag, f"cannot write {bag.folder}: {err}")
+                return
+            if time.monotonic() - checked > 1.0:
+                checked = time.monotonic()
+                problem = self._guard.problem()
+                if problem:
+                    self._abort(bag, problem)
+                    return
+
+    def _abort(self, bag: BagWriter, reason: str) -> None:
+        """End ``bag`` from another thread: `stop` waits for the one that calls this."""
+        self._failed = reason
+
+        def end() -> None:
+            with contextlib.suppress(RecorderError):
+                if self._bag is bag:
+                    self.stop("interrupted", reason)
+            self._on_abort(f"recording stopped: {reason}")
+
+        threading.Thread(target=end, daemon=True).start()
+
+    def stop(self, verdict: Verdict, note: str = "") -> Path:
+        """End the episode; with ``discard`` it goes to the folder for discarded bags.
+
+        With no episode running, the verdict is given to the last one.
+
+        Raises
+        ------
+        RecorderError
+            There is no episode to end or to judge, or the file could not be finished.
+        """
+        with self._lock:
+            if self._bag is None:
+                return self._judge_last(verdict, note)
+            bag, thread = self._bag, self._thread
+            self._bag = None
+            self._queue.put(None)
+            if thread is not None:
+                thread.join()
+            if self._overflow:
+                note = f"{note}; {self._overflow} messages dropped, disk too slow".strip("; ")
+            try:
+                folder = bag.close(verdict, note)
+            except OSError as err:
+                raise RecorderError(
+                    f"{bag.folder} could not be finished ({err}); it is repaired at next start"
+                ) from err
+            self.episodes += 1
+            self._last = folder
+            return self._discard() if verdict == "discard" else folder
+
+    def _judge_last(self, verdict: Verdict, note: str) -> Path:
+        if self._last is None:
+            raise RecorderError("nothing is being recorded and no episode was recorded before")
+        if verdict == "discard":
+            metadata.amend(self._last, {"wam_verdict": verdict})
+            return self._discard()
+        custom = {"wam_verdict": str(verdict)}
+        metadata.amend(self._last, {**custom, **({"wam_note": note} if note else {})})
+        return self._last
+
+    def _discard(self) -> Path:
+        assert self._last is not None
+        target = self._settings.out / DISCARDED / self._last.name
+        target.parent.mkdir(exist_ok=True)
+        self._last.rename(target)
+        self._last = None
+        self.episodes -= 1
+        return target
+
+    def status(self) -> Status:
+        """Figures and warnings of the running, or else the last, episode."""
+        now, bag = time.monotonic(), self._bag
+        monitors = list(self._monitors.values())
+        warnings = [m.warning(now, self._began) for m in monitors] if bag else []
+        if self._overflow:
+            warnings.insert(0, f"{self._overflow} messages dropped: the disk is too slow")
+        return Status(
+            recording=bag is not None,
+            folder=self._folder,
+            seconds=now - self._began if bag else 0.0,
+            messages=sum(m.count for m in monitors),
+            megabytes=bag.size / 1e6 if bag else 0.0,
+            lost=sum(m.lost for m in monitors),
+            overflow=self._overflow,
+            warnings=tuple(w for w in [self._failed, *warnings] if w),
+            episodes=self.episodes,
+            last=str(self._last or ""),
+        )
+
+    def loss(self) -> dict[str, tuple[int, int]]:
+        """Topic -> messages taken and messages lost before they got here."""
+        return {m.topic: (m.count, m.lost) for m in self._monitors.values()}
+
+    def _name(self, instruction: str) -> Path:
+        stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
+        words = "_".join(re.findall(r"[a-z0-9]+", instruction.lower()))[:48].strip("_")
+        name = f"{stamp}_{words}" if words else stamp
+        folder, n = self._settings.out / name, 1
+        while folder.exists() or (self._settings.out / DISCARDED / folder.name).exists():
+            n += 1
+            folder = self._settings.out / f"{name}_{n}"
+        return folder
+
+
+def with_start(episode: Episode) -> Episode:
+    """The episode with the local time of now."""
+    return replace(episode, started=datetime.datetime.now().astimezone().isoformat("T", "seconds"))
