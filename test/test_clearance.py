@@ -109,10 +109,10 @@ def test_where_a_stop_would_end_counts_too() -> None:
 
 
 def test_tool_may_not_leave_its_workspace() -> None:
-    box = ((-1.0, -1.0, 0.0), (0.5, 1.0, 1.0))
+    box = ((-1.0, -1.0, 0.0), (1.0, 1.0, 0.35))
     contract, _, space, home = model("franka_droid", workspace=box)
     assert space.check(home, home) == ""
     out = home.copy()
-    out[contract.control_names.index("fr3_joint2")] += 0.9
+    out[contract.control_names.index("fr3_joint2")] -= 0.4
     assert "leaves its workspace" in space.check(out, out)
     assert contract.safety == Safety(workspace=box)

@@ -123,9 +123,10 @@ def test_savgol_keeps_a_cubic_and_calms_noise() -> None:
     t = np.linspace(0, 1, 24)[:, None]
     np.testing.assert_allclose(savgol(t**3 - t), t**3 - t, atol=1e-9)
     noise = np.random.default_rng(0).normal(0, 1, (24, 1))
-    assert np.abs(np.diff(savgol(noise), n=2, axis=0)).mean() < 0.3 * np.abs(
-        np.diff(noise, n=2, axis=0)
-    ).mean()
+    assert (
+        np.abs(np.diff(savgol(noise), n=2, axis=0)).mean()
+        < 0.3 * np.abs(np.diff(noise, n=2, axis=0)).mean()
+    )
 
 
 def test_pace_follows_the_clock_and_catches_up_after_skipped_ticks() -> None:
