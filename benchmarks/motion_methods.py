@@ -6,12 +6,13 @@ the others is passed through our limiter: they are shown as they are.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from motion_streams import Stream
-from ruckig import InputParameter, Result, Ruckig, Trajectory
+from ruckig import InputParameter, Result, Ruckig, RuckigError, Trajectory
 from scipy.interpolate import CubicSpline
 
 from wam_ros.contract.data import FloatArray
@@ -154,8 +155,13 @@ def follower(contract: Contract, stream: Stream, times: FloatArray, share: float
         request.current_position, request.current_velocity, request.current_acceleration = state
         request.target_position = target[k].tolist()
         request.target_velocity = np.clip(speed[k], -top, top).tolist()
-        if ruckig.calculate(request, motion) in (Result.Working, Result.Finished):
-            state = motion.at_time(dt)
+        # It raises for some moving targets; as a user would, ask again for the target at rest.
+        for _ in range(2):
+            with contextlib.suppress(RuckigError):
+                if ruckig.calculate(request, motion) in (Result.Working, Result.Finished):
+                    state = motion.at_time(dt)
+                    break
+            request.target_velocity = [0.0] * n
         out[k] = state[0]
     return out
 

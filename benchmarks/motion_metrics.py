@@ -10,7 +10,7 @@ from motion_streams import Stream
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Contract
 
-_SETTLE = 1.0  # s at the start that do not count
+_SETTLE = 1.0  # s at the start of longer streams that do not count
 
 
 def lag_of(commands: FloatArray, times: FloatArray, stream: Stream) -> tuple[float, float]:
@@ -42,7 +42,7 @@ def measure(
     dt = float(times[1] - times[0])
     p = commands[:, arm]
     v, a, j = (np.diff(p, n=n, axis=0) / dt**n for n in (1, 2, 3))
-    start = int(_SETTLE / dt)
+    start = int(_SETTLE / dt) if times[-1] > 5.0 * _SETTLE else 0
     lag, shape = lag_of(commands[start:], times[start:], stream)
     truth = stream.truth(times)[:, arm]
     moving = np.abs(np.diff(truth, axis=0)).max(axis=1) / dt > 0.05

@@ -65,7 +65,7 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Our default beside the calmest other point that lags and errs no more than it does."""
     ours = next(r for r in rows if r["method"] == METHODS[0].name and r["parameter"] == DEFAULT)
     result: dict[str, Any] = {"ours": ours["jerk_rms"], "lag_s": ours["lag_s"]}
-    others = [r for r in rows if r["method"] != METHODS[0].name and "jerk_rms" in r]
+    others = [r for r in rows if r["method"] != METHODS[0].name and r.get("jerk_rms", 0.0) > 0.0]
     for name, key in (("lag", "lag_s"), ("error", "error_rms_rad")):
         fair = [r for r in others if r[key] <= ours[key] + (0.005 if key == "lag_s" else 0.0)]
         best = min(fair, key=lambda r: r["jerk_rms"], default=None)

@@ -32,6 +32,7 @@ from wam_ros.execution.place import Targets, check_chunk, ensemble, place, reanc
 from wam_ros.execution.plan import Path, State, fit_within
 from wam_ros.execution.velocity import VelocityKeys
 
+_EARLY = 0.5  # s that a stamp may lie ahead of our clock
 WARM_UP = 4
 """ActionChunk.CONTEXT_WARM_UP: such a chunk's latency says nothing."""
 
@@ -177,8 +178,11 @@ class Executor:
 
     def _splice(self, chunk: ActionChunk, now: float) -> str:
         s = self.settings
-        if not -s.chunk_age <= now - chunk.t0 <= s.chunk_age:
-            return f"it is {now - chunk.t0:.2f} s old, more than {s.chunk_age} s"
+        age = now - chunk.t0
+        if age > s.chunk_age:
+            return f"it is {age:.2f} s old, more than {s.chunk_age} s"
+        if age < -_EARLY:
+            return f"its stamp is {-age:.2f} s ahead; are the machines' clocks in step?"
         if chunk.t0 <= self._newest_t0:
             return "it is not newer than the last one"
         if self._release is not None or self._then_disarm:
@@ -192,7 +196,10 @@ class Executor:
         # none is lost; otherwise each row is due at its stamp, less what was slowed since then.
         sync = chunk.cadence == "sync"
         start = time if sync else self._pace.at(chunk.t0)
-        placed = place(chunk, self.names, start, self._lower, self._upper)
+        placed, excess = place(chunk, self.names, start, self._lower, self._upper)
+        worst = int(np.argmax(excess))
+        if excess[worst] > s.reanchor_cap:
+            return f"a row lies {excess[worst]:.3g} beyond the range of {self.names[worst]}"
         if placed.times[-1] <= time + chunk.step_period:
             return f"all {chunk.horizon} rows lie in the past"
         if s.savgol:

@@ -2,8 +2,8 @@
 
 The reference is moved by choosing each joint's jerk once a tick. A joint that is on its path gets
 the path's own jerk, so a path inside the limits passes unchanged. A joint that cannot be on its
-path (the path asks for too much, or starts elsewhere) catches up on the shortest jerk-limited
-motion, which Ruckig plans.
+path (the path asks for too much, or starts elsewhere) catches up at the limits, and a gripper goes
+for its target; Ruckig plans both.
 
 A new state is taken only if the fastest stop from it (`stop`) stays inside position and velocity
 limits. The state before was accepted by the same rule, so its own stop is always there to fall
@@ -13,9 +13,11 @@ between wanted state and stop, that is. Hence at every tick a stop inside all li
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 from numpy.typing import NDArray
-from ruckig import InputParameter, Result, Ruckig, Trajectory
+from ruckig import ControlInterface, InputParameter, Result, Ruckig, RuckigError, Trajectory
 
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Limits
@@ -25,10 +27,14 @@ Flags = NDArray[np.bool_]
 State = tuple[FloatArray, FloatArray, FloatArray]
 """Position, velocity and acceleration, each ``(D,)``."""
 
+Scalars = tuple[float, float, float]
+
 _EDGE = 1e-6  # rad or m, room for rounding along the edge of the range
 _WITHIN = 0.999
 """Share of the limits used: between ticks, where nothing is checked, a speed may swell a little."""
 _HALVINGS = 8
+_CLOSE = 6.0
+"""Rate (1/s) at which a joint that is off its path closes the distance when it is small."""
 _RATE = 40.0
 """Triple pole (1/s) of the law that keeps a joint on its path; errors there are rounding only."""
 
@@ -96,8 +102,10 @@ class Limiter:
         """Advance one period along a path that is ``here`` now and ``there`` a period later.
 
         ``direct`` ``(D,)`` marks joints (grippers) that go for the position of ``there`` by the
-        shortest motion. Returns the new reference.
+        shortest motion; so does a joint outside its range. Returns the new reference.
         """
+        if self._outside:
+            direct = direct | (self.position < self._range[0]) | (self.position > self._range[1])
         jerk = (there[2] - here[2]) / self._dt
         jerk = jerk + _RATE * (
             3.0 * (here[2] - self.acceleration)
@@ -136,10 +144,12 @@ class Limiter:
     def _take(self, wanted: State, beyond: Flags, there: State, direct: Flags) -> None:
         p, v, a = wanted
         for i in np.flatnonzero(beyond | direct):
-            p[i], v[i], a[i] = self._planners[i].step(
-                (self.position[i], self.velocity[i], self.acceleration[i]),
-                (there[0][i], 0.0 if direct[i] else there[1][i]),
-                (self._lower[i], self._upper[i]),
+            state = (float(self.position[i]), float(self.velocity[i]), float(self.acceleration[i]))
+            target = (float(there[0][i]), float(there[1][i]), float(there[2][i]))
+            bounds = (float(self._lower[i]), float(self._upper[i]))
+            planner = self._planners[i]
+            p[i], v[i], a[i] = (
+                planner.go(state, target[0], bounds) if direct[i] else planner.chase(state, target)
             )
         unsafe = ~self._safe(p, v, a)
         self.limited = beyond | unsafe
@@ -150,8 +160,9 @@ class Limiter:
     def _accept(self, state: State) -> None:
         self.position, self.velocity, self.acceleration = state
         if self._outside:
-            self._lower = np.clip(self.position, self._lower, self._range[0])
-            self._upper = np.clip(self.position, self._range[1], self._upper)
+            low, high = self.stopping().reach()
+            self._lower = np.clip(self.position + low, self._lower, self._range[0])
+            self._upper = np.clip(self.position + high, self._range[1], self._upper)
             self._outside = self._is_outside()
 
     def _safe(self, p: FloatArray, v: FloatArray, a: FloatArray) -> Flags:
@@ -189,42 +200,51 @@ class Limiter:
 
 
 class _Planner:
-    """Shortest jerk-limited motion of one joint to a moving target, by Ruckig."""
+    """Shortest jerk-limited motions of one joint, by Ruckig, one period at a time."""
 
     def __init__(self, limits: Limits, period: float) -> None:
         self._ruckig = Ruckig(1, period)
         self._motion = Trajectory(1)
-        self._in = InputParameter(1)
         self._v, self._a, self._j = (
             _WITHIN * x for x in (limits.velocity, limits.acceleration, limits.jerk)
         )
-        self._in.max_velocity = [self._v]
-        self._in.max_acceleration = [self._a]
-        self._in.max_jerk = [self._j]
+        self._point, self._speed = InputParameter(1), InputParameter(1)
+        for request in (self._point, self._speed):
+            request.max_velocity = [self._v]
+            request.max_acceleration = [self._a]
+            request.max_jerk = [self._j]
+        self._speed.control_interface = ControlInterface.Velocity
         self._dt = period
 
-    def step(
-        self,
-        state: tuple[float, float, float],
-        target: tuple[float, float],
-        bounds: tuple[float, float],
-    ) -> tuple[float, float, float]:
-        """State after one period on the way to position and velocity ``target``."""
-        lower, upper = bounds
-        goal = min(max(target[0], lower), upper)
-        # A target near the edge may not be faster than can be stopped there.
-        room = max(0.0, (upper - goal) if target[1] > 0 else (goal - lower))
-        top = min(self._v, (self._a * room) ** 0.5)
-        request = self._in
-        request.current_position = [float(state[0])]
-        request.current_velocity = [float(state[1])]
-        request.current_acceleration = [float(state[2])]
-        request.target_position = [float(goal)]
-        request.target_velocity = [float(min(max(target[1], -top), top))]
+    def go(self, state: Scalars, goal: float, bounds: tuple[float, float]) -> Scalars:
+        """Towards rest at ``goal``."""
+        self._point.target_position = [min(max(goal, bounds[0]), bounds[1])]
+        return self._step(self._point, state)
+
+    def chase(self, state: Scalars, target: Scalars) -> Scalars:
+        """Towards a moving target.
+
+        The speed aimed at is the target's and what closes the distance: never more than can be
+        taken away again before getting there. (The shortest motion to a moving target would back
+        off first to gain speed.)
+        """
+        away = target[0] - state[0]
+        closing = min(_CLOSE * abs(away), (self._a * abs(away)) ** 0.5)
+        speed = target[1] + (closing if away > 0.0 else -closing)
+        self._speed.target_velocity = [min(max(speed, -self._v), self._v)]
+        return self._step(self._speed, state)
+
+    def _step(self, request: InputParameter, state: Scalars) -> Scalars:
+        request.current_position = [state[0]]
+        request.current_velocity = [state[1]]
+        request.current_acceleration = [state[2]]
         # Not `update`: that walks on along an older plan when the request happens to be the same.
-        if self._ruckig.calculate(request, self._motion) in (Result.Working, Result.Finished):
-            p, v, a = self._motion.at_time(self._dt)
-            return p[0], v[0], a[0]
-        one = [np.array([x]) for x in (state[1], state[2], self._a, self._j)]
-        x, v, a = stop(*one).at(self._dt)
+        # It raises for a few targets it cannot solve numerically: then the joint slows down.
+        with contextlib.suppress(RuckigError):
+            if self._ruckig.calculate(request, self._motion) in (Result.Working, Result.Finished):
+                p, v, a = self._motion.at_time(self._dt)
+                return p[0], v[0], a[0]
+        x, v, a = stop(*(np.array([x]) for x in (state[1], state[2], self._a, self._j))).at(
+            self._dt
+        )
         return state[0] + float(x[0]), float(v[0]), float(a[0])

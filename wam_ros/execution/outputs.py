@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,15 +89,15 @@ def channels(contract: Contract, core: Executor, sim: bool) -> list[Channel]:
     for output in contract.outputs:
         usable = output.enabled and (sim or output.status != "unknown")
         every = max(1, round(contract.rates.control / output.rate))
-        kinds = [_columns(output.joints, names) for names in (core.names, core.base.names)]
-        if usable and all(k is not None and k for k in kinds):
-            raise ValueError(f"outputs.{output.name} mixes position and velocity joints; split it")
-        for velocity, columns in enumerate(kinds):
-            if usable and columns:
+        for velocity, names in enumerate((core.names, core.base.names)):
+            columns = [names.index(j) for j in output.joints if j in names]
+            if not (usable and columns):
+                continue
+            others = core.names if velocity else core.base.names
+            if any(j in others for j in output.joints):
+                raise ValueError(
+                    f"outputs.{output.name} mixes position and velocity joints; split it"
+                )
+            if len(columns) == len(output.joints):
                 result.append(Channel(output, columns, every, bool(velocity)))
     return result
-
-
-def _columns(joints: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    index = {n: i for i, n in enumerate(names)}
-    return [index[j] for j in joints] if all(j in index for j in joints) else None

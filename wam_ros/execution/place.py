@@ -80,11 +80,16 @@ def check_chunk(chunk: ActionChunk, names: Sequence[str]) -> str:
 
 def place(
     chunk: ActionChunk, names: Sequence[str], start: float, lower: FloatArray, upper: FloatArray
-) -> Targets:
-    """Rows of ``chunk`` for the joints ``names``, row 0 due at ``start``, clipped to the range."""
+) -> tuple[Targets, FloatArray]:
+    """Rows of ``chunk`` for the joints ``names``, row 0 due at ``start``, clipped to the range.
+
+    Also returns by how much each joint's rows lay beyond its range, ``(D,)``.
+    """
     columns = [chunk.names.index(n) for n in names]
     times = start + np.arange(chunk.horizon, dtype=np.float64) * chunk.step_period
-    return Targets(times, np.clip(chunk.actions[:, columns], lower, upper), chunk.step_period)
+    wanted = chunk.actions[:, columns]
+    rows = np.clip(wanted, lower, upper)
+    return Targets(times, rows, chunk.step_period), np.abs(wanted - rows).max(axis=0)
 
 
 def savgol(rows: FloatArray) -> FloatArray:

@@ -41,7 +41,8 @@ class ControlLoop(threading.Thread):
     """Calls ``work(tick, monotonic)`` once a period and requests of other threads in between.
 
     Only this thread touches the execution core, so there is no lock to wait for; others use `ask`.
-    Late periods are skipped, never sent in a burst.
+    Late periods are skipped, never sent in a burst. ``failed(reason)`` is called when ``work``
+    raises.
 
     Attributes
     ----------
@@ -56,12 +57,17 @@ class ControlLoop(threading.Thread):
     """
 
     def __init__(
-        self, work: Callable[[int, float], None], period: float, priority: int = 0
+        self,
+        work: Callable[[int, float], None],
+        period: float,
+        priority: int = 0,
+        failed: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(name="control", daemon=True)
         self._work = work
         self._period = period
         self._priority = priority
+        self._failed = failed
         self._requests: deque[tuple[Callable[[], Any], list[Any], threading.Event]] = deque()
         self._over = threading.Event()
         self.lateness, self.spent = Window(5000), Window(5000)
@@ -112,7 +118,10 @@ class ControlLoop(threading.Thread):
                 request, box, done = self._requests.popleft()
                 box.append(request())
                 done.set()
-            self._work(tick, now)
+            try:
+                self._work(tick, now)
+            except Exception as err:  # the thread must live on to report it
+                self._failed(f"{type(err).__name__}: {err}")
             end = time.monotonic()
             self.spent.add(end - now)
             tick += 1

@@ -81,7 +81,7 @@ class ExecutorNode(Node):  # type: ignore[misc]
         self._period = 1.0 / self.contract.rates.control
         self._sim_tick = -np.inf
         self._next_chunk = 0
-        self._loop = ControlLoop(self._tick, self._period, int(p["rt_priority"]))
+        self._loop = ControlLoop(self._tick, self._period, int(p["rt_priority"]), self._fault)
         self._loop.start()
         if int(p["rt_priority"]) > 1:
             make_others_fifo(int(p["rt_priority"]) - 1, self._loop)
@@ -199,6 +199,11 @@ class ExecutorNode(Node):  # type: ignore[misc]
         # Logging publishes on /rosout; the ROS executor does it, not the loop.
         if not self._log or self._log[-1] != (level, text):
             self._log.append((level, text))
+
+    def _fault(self, reason: str) -> None:
+        """A tick raised: what led to it may be wrong, so nothing more is sent."""
+        self._core.estop(f"fault in the executor: {reason}")
+        self._say("error", self._core.reason)
 
     # ---- services ------------------------------------------------------------------------------
 
