@@ -40,7 +40,7 @@ demo: $(STAMPS)/build ## install what is missing, then run the AgiBot G1 in simu
 
 venv: $(STAMPS)/venv
 deps: $(STAMPS)/deps
-model: $(STAMPS)/model ## PyTorch and what the World-Action Model needs, into .venv
+model: $(STAMPS)/model ## PyTorch and what the model and recordings need, into .venv
 build: $(STAMPS)/build ## install the package, messages included, into .venv (seconds when warm)
 
 system: ## check compiler, Python headers and libosmesa6; install them when root
@@ -62,9 +62,9 @@ $(STAMPS)/deps: pyproject.toml scripts/requirements.py $(STAMPS)/venv
 
 # PyTorch comes first and alone, so that no dependency draws in another build of it.
 $(STAMPS)/model: pyproject.toml $(STAMPS)/deps
-	@echo 'installing $(TORCH) and what the model needs'
+	@echo 'installing $(TORCH) and what model and recordings need'
 	@$(PIP) '$(TORCH)'
-	@$(BIN)/python scripts/requirements.py --extras-only wam > $(STAMPS)/model.txt
+	@$(BIN)/python scripts/requirements.py --extras-only wam,record > $(STAMPS)/model.txt
 	@$(PIP) -r $(STAMPS)/model.txt
 	@touch $@
 

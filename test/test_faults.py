@@ -19,7 +19,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 from rclpy.qos import QoSProfile, qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
-from std_msgs.msg import Bool, Empty, Float64MultiArray  # noqa: E402
+from std_msgs.msg import Bool, Empty  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from wam_ros.contract import load_contract  # noqa: E402
@@ -27,6 +27,7 @@ from wam_ros.contract.data import ActionChunk  # noqa: E402
 
 ActionChunkMsg = pytest.importorskip("wam_ros.msg", reason="needs the messages").ActionChunk
 from wam_ros.msg import ExecutorState  # noqa: E402
+
 from wam_ros.nodes.convert import chunk_to_msg  # noqa: E402
 from wam_ros.nodes.executor_node import LATCHED  # noqa: E402
 

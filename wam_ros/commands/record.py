@@ -170,7 +170,7 @@ def _convert(args: argparse.Namespace, options: Any) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from wam_ros.demo import write_json
+    from wam_ros.jsonfile import write_json
     from wam_ros.recording.dataset import assemble, check_target, convert_all, find_bags
     from wam_ros.recording.gear import DatasetError
     from wam_ros.recording.report import write_report
