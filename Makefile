@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo venv deps build test lint slow clean distclean system colcon
+.PHONY: help demo venv deps build test lint slow soak clean distclean system colcon
 
 PYTHON ?= python3
 # The PyTorch to install for a model backend, for example TORCH=torch==2.13.0; nothing in this
@@ -75,6 +75,9 @@ test: lint ## ruff, mypy, pip check and the tests
 
 slow: $(STAMPS)/build ## the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow test
+
+soak: $(STAMPS)/build ## ten minutes of random faults against a real executor
+	@$(BIN)/python -m pytest -q -s -m slow test/test_faults.py
 
 colcon: $(STAMPS)/deps ## build with colcon, against the ROS wheels of .venv
 	@$(PIP) colcon-common-extensions
