@@ -14,7 +14,6 @@ from typing import Any
 
 from wam_ros import dds
 
-
 RT_PRIORITY = 50
 
 
