@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo venv deps model build test lint slow clean distclean system colcon
+.PHONY: help demo venv deps model build test lint slow soak clean distclean system colcon
 
 PYTHON ?= python3
 # The PyTorch that the model and its tests use. PyPI's build for Linux brings CUDA along (gigabytes);
@@ -83,6 +83,9 @@ test: lint ## ruff, mypy, pip check and the tests
 
 slow: $(STAMPS)/build $(STAMPS)/model ## the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow test
+
+soak: $(STAMPS)/build ## ten minutes of random faults against a real executor
+	@$(BIN)/python -m pytest -q -s -m slow test/test_faults.py
 
 colcon: $(STAMPS)/deps ## build with colcon, against the ROS wheels of .venv
 	@$(PIP) colcon-common-extensions

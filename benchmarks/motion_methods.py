@@ -94,7 +94,8 @@ def resting(contract: Contract, stream: Stream, times: FloatArray, stride: float
         t = times[ticks]
         if not len(t):
             continue
-        keep = np.flatnonzero(due > t[0] + 0.3 * (due[1] - due[0]))
+        # A first knot close to the present would ask for any speed at all.
+        keep = np.flatnonzero(due > t[0] + 0.5 * stride * (due[1] - due[0]))
         keep = keep[(len(due) - 1 - keep) % int(stride) == 0]
         if not len(keep):
             out[ticks] = state[0]

@@ -19,6 +19,9 @@ STYLE = {
 }
 
 
+SHOWN = ("sync 0.6 s", "async 0.15 s", "async 0.6 s", "sliding 0.15 s", "sliding 0.6 s")
+
+
 def draw(results: list[dict[str, Any]], file: Path) -> None:
     """Lag (top) and error (bottom) against RMS jerk for the synthetic streams."""
     shown = [
@@ -27,7 +30,7 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
     ]  # fmt: skip
     columns = len(shown)
     figure, axes = plt.subplots(
-        2, columns, figsize=(2.7 * columns + 0.6, 6.2), sharex=True, sharey="row", squeeze=False
+        2, columns, figsize=(2.6 * columns + 0.6, 6.4), sharex=True, sharey="row", squeeze=False
     )
     for column, result in enumerate(shown):
         for row, (key, scale) in enumerate((("lag_s", 1e3), ("error_rms_rad", 1e3))):
@@ -48,6 +51,7 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
                     zorder=3 if name == "wam_ros" else 2,
                 )
             axis.set_xscale("log")
+            axis.set_xlim(0.5, 2e6)
             axis.set_yscale(
                 "symlog" if row == 0 else "log", **({"linthresh": 100} if row == 0 else {})
             )
@@ -58,10 +62,12 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
         axes[0][column].set_yticks(
             [0, 25, 50, 100, 300, 1000], ["0", "25", "50", "100", "300", "1000"]
         )
-        axes[1][column].set_ylim(10, 500)
+        axes[1][column].set_ylim(15, 400)
+        axes[1][column].set_yticks([20, 50, 100, 200], ["20", "50", "100", "200"])
+        axes[1][column].minorticks_off()
         axes[1][column].set_xlabel("RMS jerk (rad/s³)")
     axes[0][0].set_ylabel("lag (ms)")
-    axes[1][0].set_ylabel("error to the intention (mrad, r.m.s.)")
+    axes[1][0].set_ylabel("error to the intention (mrad, rms)")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncol=len(labels), frameon=False, fontsize=9)
     figure.suptitle(

@@ -360,6 +360,19 @@ def test_a_reading_that_jumps_disarms_at_once_and_is_not_followed() -> None:
     assert core.mode is Mode.DISARMED and "left_arm_joint2 jumped" in core.reason
 
 
+def test_arming_waits_for_steady_readings_and_refuses_absurd_ones() -> None:
+    core = armed()
+    core.set_measured({"left_arm_joint2": HOME[1] - 1.5}, 0.1)
+    core.tick(0.1)
+    core.set_measured(dict(zip(core.names, HOME)), 0.2)  # and back: a jump again
+    assert "must be steady" in core.arm(0.3)
+    core.set_measured(dict(zip(core.names, HOME)), 0.75)
+    assert core.arm(0.75) == ""
+    absurd = Executor(G1)
+    absurd.set_measured(dict(zip(core.names, HOME)) | {"left_arm_joint2": UPPER[1] + 1.0}, 0.0)
+    assert "far outside" in absurd.arm(0.0)
+
+
 def test_frozen_readings_end_in_a_following_error() -> None:
     rows = HOME + np.linspace(0, 0.8, 48)[:, None] * np.eye(N)[0]
     core = armed()

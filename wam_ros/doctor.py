@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import re
+import resource
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from wam_ros import dds
 
 BAD = ("missing", "fault")
 """Levels that make `wam doctor` end with exit code 1."""
+RT_PRIORITY = 50
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def examine() -> list[Finding]:
         else Finding("C compiler", "missing", "not found", "apt-get install build-essential")
     )
     found.append(_shared_memory())
+    found.append(_real_time())
     chosen = os.environ.get(dds.VARIABLE, "")
     found.append(
         Finding("DDS profile", "ok" if chosen else "note", chosen or "not set in this shell",
@@ -119,6 +122,21 @@ def _shared_memory() -> Finding:
     level = "ok" if free >= 256 else "note"
     fix = "" if free >= 256 else "mount -o remount,size=512M /dev/shm (images travel through it)"
     return Finding("/dev/shm", level, f"{free} MiB free", fix)
+
+
+def _real_time() -> Finding:
+    """Whether this user may run the executor's loop under SCHED_FIFO (rt_priority:=50)."""
+    _, most = resource.getrlimit(resource.RLIMIT_RTPRIO)
+    if os.geteuid() == 0 or most == resource.RLIM_INFINITY or most >= RT_PRIORITY:
+        return Finding("SCHED_FIFO", "ok", f"allowed; launch with rt_priority:={RT_PRIORITY}")
+    return Finding(
+        "SCHED_FIFO",
+        "note",
+        f"priority up to {most} allowed; the control loop wants {RT_PRIORITY}",
+        "as root, then log in again: groupadd -f realtime; usermod -aG realtime $USER; "
+        "printf '@realtime - rtprio 98\\n@realtime - memlock unlimited\\n' "
+        "> /etc/security/limits.d/99-wam_ros.conf",
+    )
 
 
 def report(findings: list[Finding]) -> str:

@@ -32,6 +32,7 @@ from wam_ros.execution.place import Targets, check_chunk, ensemble, place, reanc
 from wam_ros.execution.plan import Path, State, fit_within
 from wam_ros.execution.velocity import VelocityKeys
 
+_STEADY = 0.5  # s without a jump in the readings before arming
 _EARLY = 0.5  # s that a stamp may lie ahead of our clock
 WARM_UP = 4
 """ActionChunk.CONTEXT_WARM_UP: such a chunk's latency says nothing."""
@@ -126,7 +127,7 @@ class Executor:
         self._index = {n: i for i, n in enumerate(self.names)}
         self.measured = np.full(len(self.names), np.nan)
         self._measured_at = np.full(len(self.names), -np.inf)
-        self._leap: str = ""
+        self._leap, self._leap_at, self._leap_told = "", -np.inf, True
         self._path: Path | None = None
         self._targets: Targets | None = None
         self._chunk: ActionChunk | None = None
@@ -149,9 +150,9 @@ class Executor:
         for name, value in values.items():
             i = self._index.get(name)
             if i is not None and np.isfinite(value):
-                self._leap = self._leap or self._gate.leap(
-                    i, value - self.measured[i], now - self._measured_at[i]
-                )
+                leap = self._gate.leap(i, value - self.measured[i], now - self._measured_at[i])
+                if leap:
+                    self._leap, self._leap_at, self._leap_told = leap, now, False
                 self.measured[i] = value
                 self._measured_at[i] = now
 
@@ -262,10 +263,15 @@ class Executor:
             return f"no joint state yet for {', '.join(missing)}"
         if self._stale(now):
             return "joint states are stale; is the driver running?"
+        if now - self._leap_at < _STEADY:
+            return f"{self._leap}; readings must be steady for {_STEADY} s"
+        beyond = self._gate.far_outside(self.measured)
+        if beyond:
+            return beyond
         self._limiter.reset(self.measured)
         self._gate.restart(self.measured)
         self._forget()
-        self._leap, self._release, self._then_disarm = "", None, False
+        self._leap_told, self._release, self._then_disarm = True, None, False
         self._newest_t0 = self._last_tick = -np.inf
         self.mode, self.reason = Mode.HOLDING, "armed, waiting for a chunk"
         return ""
@@ -293,7 +299,7 @@ class Executor:
     def clock_jumped(self, reason: str) -> None:
         """Hold, and take stamps as they now come."""
         self.hold(reason)
-        self._newest_t0 = self._last_tick = -np.inf
+        self._newest_t0 = self._last_tick = self._leap_at = -np.inf
         self._measured_at[:] = -np.inf
 
     def estop(self, reason: str) -> None:
@@ -360,10 +366,10 @@ class Executor:
         if now - self._last_tick > 0.1 and np.isfinite(self._last_tick):
             self._pace.skip(now)
             self.hold(f"control loop stood still for {now - self._last_tick:.2f} s")
-        if self._leap and self.mode is not Mode.ESTOPPED:
+        if not self._leap_told and self.mode is not Mode.ESTOPPED:
             # A reading that no motion explains: nothing built on it can be trusted.
+            self._leap_told = True
             self.disarm(self._leap)
-            self._leap = ""
             return
         if self._stale(now):
             self.hold("joint states are stale")

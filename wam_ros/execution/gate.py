@@ -124,6 +124,17 @@ class Gate:
             f"more than {self._error[i]:.3f}: is something in its way?"
         )
 
+    def far_outside(self, measured: FloatArray) -> str:
+        """Why one may not arm here: a joint so far outside its range that the reading is wrong."""
+        excess = np.maximum(self._lower - measured, measured - self._upper) - self._error
+        i = int(np.argmax(excess))
+        if excess[i] <= 0.0:
+            return ""
+        return (
+            f"{self._names[i]} reads {measured[i]:.3f}, far outside "
+            f"[{self._lower[i]:.3f}, {self._upper[i]:.3f}]: check its encoder, or move it back"
+        )
+
     def leap(self, joint: int, change: float, seconds: float) -> str:
         """Whether a reading can follow the one ``seconds`` before it at any credible speed."""
         if not np.isfinite(change) or not np.isfinite(seconds):

@@ -77,7 +77,9 @@ class Limiter:
         self._outside = self._is_outside()
 
     def _is_outside(self) -> bool:
-        return bool(np.any((self._lower < self._range[0]) | (self._upper > self._range[1])))
+        # A joint that stands on the edge itself, such as an open gripper, is inside.
+        low, high = self._range
+        return bool(np.any((self._lower < low - 2 * _EDGE) | (self._upper > high + 2 * _EDGE)))
 
     @property
     def at_rest(self) -> bool:
