@@ -24,10 +24,7 @@ SHOWN = ("sync 0.6 s", "async 0.15 s", "async 0.6 s", "sliding 0.15 s", "sliding
 
 def draw(results: list[dict[str, Any]], file: Path) -> None:
     """Lag (top) and error (bottom) against RMS jerk for the synthetic streams."""
-    shown = [
-        r for r in results if r["stream"].split()[0] in ("sync", "async", "sliding")
-        and "(" not in r["stream"]
-    ]  # fmt: skip
+    shown = [r for r in results if r["stream"] in SHOWN]
     columns = len(shown)
     figure, axes = plt.subplots(
         2, columns, figsize=(2.6 * columns + 0.6, 6.4), sharex=True, sharey="row", squeeze=False
