@@ -30,7 +30,7 @@ def machine() -> dict[str, str]:
             model = line.partition(":")[2].strip()
             break
     found = {"cpu": model, "cores": str(os.cpu_count()), "python": platform.python_version()}
-    for package in ("numpy", "ruckig", "mujoco", "ros-rclpy", "ros-fastrtps"):
+    for package in ("numpy", "ruckig", "mujoco", "ros-rclpy", "ros-fastrtps", "torch"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
