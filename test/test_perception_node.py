@@ -78,7 +78,9 @@ class Robot:
                 publisher.publish(message)
         for source, publisher in self.joints:
             names = [j for j in reversed(source.joints) if self.bad_joint != f"-{j}"]
-            values = [float("nan") if j == self.bad_joint else 0.5 for j in names]
+            # Raw units of the driver, so that every joint reads 0.5 in the contract's.
+            raw = (0.5 - source.offset) / source.scale
+            values = [float("nan") if j == self.bad_joint else raw for j in names]
             message = self.state_type(name=names, position=array("d", values))
             message.header.stamp = stamp
             publisher.publish(message)
@@ -98,7 +100,8 @@ def test_faults_are_named_and_recovery_is_automatic(robot: Robot) -> None:
     first = robot.observations[-1]
     assert list(first.view_names) == ["top", "left", "right"]
     assert first.state[0] == pytest.approx(0.5)
-    assert first.state[6] == pytest.approx(0.5 * YAM.sources[1].scale)
+    assert YAM.sources[1].scale != 1.0
+    assert first.state[6] == pytest.approx(0.5)
 
     def recovers() -> bool:
         count = len(robot.observations)
