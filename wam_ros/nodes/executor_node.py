@@ -14,6 +14,7 @@ import threading
 import time
 from array import array
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import SetBool, Trigger
 
 from wam_ros.contract import Contract, ContractError, load_contract
+from wam_ros.contract.data import FloatArray
 from wam_ros.execution import Executor, Mode, Settings
 from wam_ros.execution.clearance import Space
 from wam_ros.execution.clock import ClockMap
@@ -80,6 +82,7 @@ class ExecutorNode(Node):  # type: ignore[misc]
         self._published: tuple[Any, ...] = ()
         self._period = 1.0 / self.contract.rates.control
         self._sim_tick = -np.inf
+        self._sim_count = 0
         self._next_chunk = 0
         self._loop = ControlLoop(self._tick, self._period, int(p["rt_priority"]), self._fault)
         self._loop.start()
@@ -124,34 +127,48 @@ class ExecutorNode(Node):  # type: ignore[misc]
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
     def _now(self) -> float:
+        if self.get_clock().ros_time_is_active:
+            return self._ros()
         return self._clock_map.ros(time.monotonic())
 
     def _tick(self, tick: int, monotonic: float) -> None:
-        now = self._time(tick, monotonic)
-        if now is None:
+        if self.get_clock().ros_time_is_active:
+            self._simulated_tick(tick)
             return
+        if tick % 50 == 0 and self._clock_map.update(self._ros(), time.monotonic()):
+            self._core.clock_jumped("ROS time jumped")
+        now = self._clock_map.ros(monotonic)
         self._read(tick, now)
-        command = self._core.tick(now)
+        self._send(self._core.tick(now), now, (tick,))
+
+    def _simulated_tick(self, tick: int) -> None:
+        """Walk as many periods as /clock has moved on by: it comes in steps of several."""
+        now = self._ros()
+        since = now - self._sim_tick
+        if 0.0 <= since < 0.99 * self._period:
+            return
+        if not 0.0 <= since <= 0.5:
+            if np.isfinite(since):
+                self._core.clock_jumped("ROS time jumped")
+            self._sim_tick = now - self._period
+            since = self._period
+        self._read(tick, now)
+        count = int(since / self._period + 0.01)
+        command = None
+        for _ in range(count):
+            self._sim_tick += self._period
+            command = self._core.tick(self._sim_tick)
+        first = self._sim_count
+        self._sim_count += count
+        self._send(command, self._sim_tick, range(first, self._sim_count))
+
+    def _send(self, command: FloatArray | None, now: float, ticks: Iterable[int]) -> None:
+        """Send on every channel that is due in one of ``ticks``."""
         if command is None:
             return
         for channel, send in self._channels:
-            if channel.due(tick):
+            if any(channel.due(t) for t in ticks):
                 send(self._core, command, now)
-
-    def _time(self, tick: int, monotonic: float) -> float | None:
-        """ROS time of this tick; None when simulated time has not moved on by a period."""
-        if self.get_clock().ros_time_is_active:
-            now = self._ros()
-            since = now - self._sim_tick
-            if 0.0 <= since < 0.99 * self._period:
-                return None
-            if since < 0.0 or (since > 0.5 and np.isfinite(since)):
-                self._core.clock_jumped("ROS time jumped")
-            self._sim_tick = now
-            return now
-        if tick % 50 == 0 and self._clock_map.update(self._ros(), time.monotonic()):
-            self._core.clock_jumped("ROS time jumped")
-        return self._clock_map.ros(monotonic)
 
     def _read(self, tick: int, now: float) -> None:
         core = self._core
