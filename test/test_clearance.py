@@ -80,6 +80,13 @@ def test_home_pose_passes_and_few_pairs_are_ignored(robot: str) -> None:
     assert len(space.ignored) <= 0.15 * (len(space.ignored) + len(space.pairs))
 
 
+def test_fingers_of_two_hands_may_meet_but_a_finger_not_the_other_hand() -> None:
+    _, _, space, _ = model("agibot_g1")
+    fingers = {"left_finger_link1", "left_finger_link2", "right_finger_link1", "right_finger_link2"}
+    assert not [p for p in (*space.pairs, *space.ignored) if set(p) <= fingers]
+    assert ("left_finger_link2", "gripper_r_base_link") in space.pairs
+
+
 def test_arms_that_meet_trip_before_they_touch_and_may_part_again() -> None:
     contract, _, space, home = model("yam")
     names = list(contract.control_names)

@@ -255,6 +255,14 @@ def test_starved_executor_comes_to_rest_on_the_last_row() -> None:
     assert run.commands[:, 0].max() < goal[0] + 2e-3
 
 
+def test_rows_on_the_edge_of_the_range_end_at_rest() -> None:
+    rows = HOME + np.linspace(0, 0.3, 24)[:, None] * np.eye(N)[5]  # clipped at the upper limit
+    core = armed()
+    run = drive(3.0, [(0.15 * k, chunk(0.15 * k, rows, k + 1)) for k in range(4)], core)
+    assert core.mode is Mode.HOLDING and core.at_rest
+    assert run.commands[:, 5].max() <= UPPER[5]
+
+
 def test_late_chunk_uses_only_its_future_rows() -> None:
     rows = np.tile(HOME, (24, 1))
     rows[:12, 0] += 0.5  # the first half is over when the chunk arrives

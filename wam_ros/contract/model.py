@@ -177,7 +177,7 @@ class Safety:
     needs no heartbeat.
     """
 
-    clearance: float = 0.01
+    clearance: float = 0.005
     workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     deadman: float = 0.0
 

@@ -2,9 +2,10 @@
 
 Every box of the URDF becomes one or more capsules that enclose it (no vendor publishes collision
 capsules for these robots; our URDFs describe each link by boxes). Watched are pairs of links of
-different arms, and pairs of an arm's link and a link that no arm moves. The first two links of an
-arm against what carries it are left to the joint limits. Pairs that are already closer than the
-clearance in the home pose cannot be judged this way and are left out; `Space.ignored` lists them.
+different arms, and pairs of an arm's link and a link that no arm moves. Fingers of two hands may
+meet, as in a hand-over. The first two links of an arm against what carries it are left to the joint
+limits. Pairs that are already closer than the clearance in the home pose cannot be judged this way
+and are left out; `Space.ignored` lists them.
 """
 
 from __future__ import annotations
@@ -132,11 +133,19 @@ class Space:
             )
             for link in tree.links
         }
+        fingers = {
+            tree.joints[u].child
+            for g in contract.groups
+            if g.role == "gripper"
+            for j in g.joints
+            for u, _, _ in j.urdf
+        }
         pairs = [
             (i, j)
             for i, x in enumerate(shapes)
             for j, y in enumerate(shapes)
             if owner[x.link] and owner[x.link] != owner[y.link]
+            and not {x.link, y.link} <= fingers
             and (not owner[y.link] or owner[x.link] < owner[y.link])
             and not _joined(tree, x.link, y.link)
         ]  # fmt: skip

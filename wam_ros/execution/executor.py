@@ -32,6 +32,7 @@ from wam_ros.execution.place import Targets, check_chunk, ensemble, place, reanc
 from wam_ros.execution.plan import Path, State, fit_within
 from wam_ros.execution.velocity import VelocityKeys
 
+_SETTLE = 1.0  # s after the last row within which the reference should have come to rest
 _STEADY = 0.5  # s without a jump in the readings before arming
 _EARLY = 0.5  # s that a stamp may lie ahead of our clock
 WARM_UP = 4
@@ -397,10 +398,13 @@ class Executor:
                 if self._then_disarm:
                     self.disarm(self.reason)
             return command
-        if self._pace.time >= self._path.end and limiter.at_rest:
+        over = self._pace.time - self._path.end
+        if over >= 0.0 and (limiter.at_rest or over > _SETTLE):
             self._forget()
-            self.mode, self.reason = Mode.HOLDING, "rows ran out; waiting for a chunk"
-            return limiter.position
+            self.reason = "rows ran out; waiting for a chunk"
+            # A joint that trails its path, or leans on the edge of its range, is stopped.
+            self.mode = Mode.HOLDING if limiter.at_rest else Mode.STOPPING
+            return limiter.position if limiter.at_rest else limiter.brake(self._share)
         self._mind_the_end()
         here = self._here or self._sample()
         self._pace.advance(now, self._wanted_pace())
