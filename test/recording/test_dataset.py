@@ -97,10 +97,9 @@ def test_rows_pair_states_commands_and_pictures_of_the_same_moment(made) -> None
                     assert min(ahead) - 1e-4 <= told <= max(ahead) + 1e-4
 
 
+@pytest.mark.parametrize("made", ["agibot_g1"], indirect=True)  # only the G1 has a base
 def test_a_base_nobody_drives_stands_still(made) -> None:
-    robot, out, _ = made
-    if robot != "agibot_g1":
-        pytest.skip("only the G1 has a base")
+    _, out, _ = made
     assert np.all(Dataset(out).vector("action", "robot_velocity", 0) == 0.0)
 
 

@@ -11,22 +11,33 @@ from typing import Any
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 
 class AutostartNode(LifecycleNode):  # type: ignore[misc]
     """Configures and activates itself when the parameter ``autostart`` is true (the default).
 
     It does so once spinning, also after a respawn; with ``autostart:=false`` any lifecycle manager
-    drives the transitions.
+    drives the transitions. ``_active`` says whether the node may publish what it is there for.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self._active = False
         if self.declare_parameter("autostart", True).value:
             # The steady clock also runs while nobody publishes /clock.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             self._autostart_timer = self.create_timer(0.1, self._autostart, clock=steady)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Publish from now on."""
+        self._active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Fall silent."""
+        self._active = False
+        return super().on_deactivate(state)
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)

@@ -48,7 +48,6 @@ class PerceptionNode(AutostartNode):
         self._counts: dict[str, int] = {}
         self._broken: dict[str, str] = {}
         self._reason = "waiting for the first samples"
-        self._active = False
         self._observation = self.create_publisher(
             ObservationMsg, "observation", qos_profile_sensor_data
         )
@@ -65,16 +64,6 @@ class PerceptionNode(AutostartNode):
             self.create_timer(1.0, self._diagnose),
         ]
         return TransitionCallbackReturn.SUCCESS
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Publish observations from now on."""
-        self._active = True
-        return super().on_activate(state)
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop publishing observations."""
-        self._active = False
-        return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe."""

@@ -46,7 +46,10 @@ _MAX_OBSERVATION_AGE = 0.5
 
 
 class PolicyNode(AutostartNode):
-    """Loads in a worker on configure; active, it answers the instruction with chunks."""
+    """Loads in a worker on configure; active, it answers the instruction with chunks.
+
+    Deactivated, it falls silent and the executor comes to a hold by itself.
+    """
 
     def __init__(self) -> None:
         super().__init__("policy")
@@ -78,7 +81,6 @@ class PolicyNode(AutostartNode):
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._active = False
         self._interfaces()
 
     def _interfaces(self) -> None:
@@ -106,16 +108,6 @@ class PolicyNode(AutostartNode):
         self._set(LOADING, "")
         threading.Thread(target=self._load, daemon=True).start()
         return TransitionCallbackReturn.SUCCESS
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Allow chunks; they begin when the backend is ready and an instruction is there."""
-        self._active = True
-        return super().on_activate(state)
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop publishing chunks; the executor comes to a hold by itself."""
-        self._active = False
-        return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let the backend go."""
