@@ -68,6 +68,26 @@ def test_g1_is_never_told_more_than_its_bound_from_the_measured_position() -> No
     np.testing.assert_array_equal(sent[1:], core.reference[arms.columns][1:])
 
 
+def test_a_value_held_back_catches_up_at_joint_speed_and_never_after_silence() -> None:
+    core = moving(G1)
+    arms = next(c for c in channels(G1, core, sim=True) if c.output.name == "arms")
+    away = core.measured.copy()
+    away[arms.columns] -= 0.5
+    sent = [arms.raw(core.reference, away)]
+    while np.abs(sent[-1] - core.reference[arms.columns]).max() > 1e-9:  # the arm is back at once
+        sent.append(arms.raw(core.reference, core.measured))
+        assert len(sent) < 200
+    speed = np.array([G1.joints[core.names[i]].limits.velocity for i in arms.columns])
+    assert len(sent) > 3
+    assert np.all(np.abs(np.diff(sent, axis=0)) <= speed / arms.output.rate + 1e-9)
+
+    arms.raw(core.reference, away)
+    arms.forget()
+    np.testing.assert_array_equal(
+        arms.raw(core.reference, core.measured), core.reference[arms.columns]
+    )
+
+
 def test_unknown_outputs_exist_in_simulation_only() -> None:
     core = moving(G1)
     names = {c.output.name for c in channels(G1, core, sim=False)}

@@ -25,12 +25,18 @@ class Point:
 
 @dataclass
 class Channel:
-    """One command topic: its columns of the control (or velocity) vector and when it is due."""
+    """One command topic: its columns of the control (or velocity) vector and when it is due.
+
+    ``stride`` ``(C,)`` is how far each joint may go between two messages at its speed limit.
+    """
 
     output: Output
     columns: list[int]
     every: int
+    stride: FloatArray
     velocity: bool = False
+    _behind: FloatArray | None = None
+    """The last value sent, while it was held back from the command."""
 
     def due(self, tick: int) -> bool:
         """Whether this topic is sent on control cycle number ``tick``."""
@@ -40,10 +46,19 @@ class Channel:
         """Values in the driver's unit.
 
         Where the driver bounds the distance from the measured position, the value is held back
-        to just inside that bound: a robot that lags is waited for, never jerked.
+        to just inside that bound: a robot that lags is waited for. When it has come nearer, the
+        value catches up no faster than the joints' speed limits.
         """
-        value = self._near(command[self.columns], measured)
+        wanted = value = command[self.columns]
+        if self._behind is not None:
+            value = np.clip(value, self._behind - self.stride, self._behind + self.stride)
+        value = self._near(value, measured)
+        self._behind = value if np.abs(value - wanted).max() > 1e-9 else None
         return np.asarray(self.output.scale * value + self.output.offset)
+
+    def forget(self) -> None:
+        """Nothing is being sent: the next value follows none."""
+        self._behind = None
 
     def window(self, core: Executor) -> list[Point]:
         """The next ``output.window`` seconds, for joint_trajectory_controller.
@@ -99,5 +114,9 @@ def channels(contract: Contract, core: Executor, sim: bool) -> list[Channel]:
                     f"outputs.{output.name} mixes position and velocity joints; split it"
                 )
             if len(columns) == len(output.joints):
-                result.append(Channel(output, columns, every, bool(velocity)))
+                period = every / contract.rates.control
+                speeds = [contract.joints[names[i]].limits.velocity for i in columns]
+                result.append(
+                    Channel(output, columns, every, period * np.array(speeds), bool(velocity))
+                )
     return result

@@ -165,6 +165,8 @@ class ExecutorNode(Node):  # type: ignore[misc]
     def _send(self, command: FloatArray | None, now: float, ticks: Iterable[int]) -> None:
         """Send on every channel that is due in one of ``ticks``."""
         if command is None:
+            for channel, _ in self._channels:
+                channel.forget()
             return
         for channel, send in self._channels:
             if any(channel.due(t) for t in ticks):
