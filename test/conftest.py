@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,26 @@ def node_process(domain_id: int) -> Iterator[Callable[..., subprocess.Popen[str]
     for process in started:
         _stop(process)
     folder.cleanup()
+
+
+@pytest.fixture
+def graph(domain_id: int, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Return ``start(robot, seconds=40, **arguments)``: a simulation, up and holding."""
+    pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
+    from running_graph import Graph
+
+    running: list[Graph] = []
+
+    def start(
+        robot: str = "agibot_g1", *, seconds: float = 40.0, make_command: Any = None, **given: str
+    ) -> Graph:
+        running.append(Graph(tmp_path / "graph.log", robot, given, make_command))
+        running[-1].until(running[-1].ready, seconds)
+        return running[-1]
+
+    yield start
+    for g in running:
+        g.close()
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -32,6 +32,7 @@ MODEL_ARGUMENTS = ("checkpoint", "base", "tokenizer", "device", "precision")
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "latency": float,
     "period": float,
+    "stall_after": float,
     "server_timeout": float,
     "server_wait": float,
     "seed": int,
@@ -72,6 +73,11 @@ ARGUMENTS = (
         ("auto", "position", "velocity"),
     ),
     Argument("server_channels", "", "lingbot_va: the channel of each contract action, 0,1,..."),
+    Argument(
+        "stall_after",
+        "10",
+        "seconds without motion or progress that end a run_instruction; 0: never",
+    ),
     Argument("armed", "true", "arm at start; honoured in simulation only", _BOOL),
     Argument("namespace", "wam", "namespace of all topics and services of this package"),
     Argument("record", "false", "record an episode for every instruction (MCAP)", _BOOL),
@@ -178,6 +184,7 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         "cadence": v["cadence"],
         "latency": float(v["latency"]),
         "period": float(v["period"]),
+        "stall_after": float(v["stall_after"]),
         "replay_file": v["replay_file"],
         **{n: v[n] for n in MODEL_ARGUMENTS},
         **{n: value for n, value in v.items() if n.startswith("server") and n not in _NUMBERS},

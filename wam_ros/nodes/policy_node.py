@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -30,11 +31,13 @@ from wam_ros.nodes.convert import (
     to_stamp,
 )
 from wam_ros.nodes.diagnostics import status
+from wam_ros.nodes.instruction_server import InstructionServer
 from wam_ros.nodes.lifecycle import AutostartNode, run
 from wam_ros.policy.base import Policy, PolicyError, Window, device_lost, frame_rows
 from wam_ros.policy.cadence import Latency, Scheduler
 from wam_ros.policy.frames import FrameBuffer
 from wam_ros.policy.registry import make
+from wam_ros.policy.task_run import Outcome, Settings, Sight
 
 UNCONFIGURED, LOADING, WARMING, READY, RUNNING, ERROR = range(6)
 STATE_NAMES = ("unconfigured", "loading", "warming", "ready", "running", "error")
@@ -43,6 +46,8 @@ LATCHED = QoSProfile(
 )
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _MAX_OBSERVATION_AGE = 0.5
+_SILENCE = 3.0
+"""Seconds after which an executor that said nothing (it speaks at 10 Hz) is not there."""
 
 
 class PolicyNode(AutostartNode):
@@ -58,7 +63,7 @@ class PolicyNode(AutostartNode):
             "period": 1.0 / 7.0, "replay_file": "", "server": "", "server_timeout": 10.0,
             "server_wait": 60.0, "server_token_file": "", "server_ca": "", "server_names": "",
             "server_actions": "auto", "server_channels": "", "checkpoint": "", "base": "",
-            "tokenizer": "", "device": "auto", "precision": "auto",
+            "tokenizer": "", "device": "auto", "precision": "auto", "stall_after": 10.0,
         }  # fmt: skip
         self._p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(str(self._p["robot"]))
@@ -72,7 +77,9 @@ class PolicyNode(AutostartNode):
         self._latency = Latency()
         self._phase, self._reason = UNCONFIGURED, ""
         self._instruction, self._fresh = "", False
-        self._understood = False
+        self._understood, self._failing = False, False
+        self._executor: Any = None
+        self._executor_at = float("-inf")
         self._objects: dict[str, Any] = {}
         self._resting, self._rows, self._rows_of = True, 0.0, 0
         self._sequence = 0
@@ -97,6 +104,8 @@ class PolicyNode(AutostartNode):
         )
         self.create_subscription(ExecutorState, "executor_state", self._on_executor, LATCHED)
         self.create_subscription(MarkerArray, "sim/objects", self._on_objects, 10)
+        settings = Settings(stall_after=float(self._p["stall_after"]))
+        self._runs = InstructionServer(self, self._look, self._take, settings)
         self.create_timer(0.01, self._tick)
         self.create_timer(0.5, self._publish_state)
         self.create_timer(1.0, self._diagnose)
@@ -111,12 +120,18 @@ class PolicyNode(AutostartNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let the backend go."""
-        self.shut_down()
+        self._runs.end(Outcome.ERROR, "the policy node was cleaned up")
+        self._let_go()
         self._backend = self._made = None
         self._set(UNCONFIGURED, "")
         return TransitionCallbackReturn.SUCCESS
 
     def shut_down(self) -> None:
+        """Tell who runs an instruction, then let the backend go."""
+        self._runs.shut_down()
+        self._let_go()
+
+    def _let_go(self) -> None:
         """End sessions on servers; also while the backend is still loading."""
         if self._made is not None:
             self._made.close()
@@ -142,9 +157,13 @@ class PolicyNode(AutostartNode):
 
     def _on_instruction(self, message: Any) -> None:
         text = message.data.strip()
-        if text == self._instruction and self._understood:
-            return
+        if not self._runs.echoes(text) and (text != self._instruction or not self._understood):
+            self._take(text)
+
+    def _take(self, text: str) -> None:
+        """Put an instruction in force; an empty one means hold."""
         self._instruction, self._fresh, self._understood = text, True, bool(text)
+        self._failing = False
         self._scheduler.reset()
         self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
         if self._phase == RUNNING:
@@ -160,6 +179,7 @@ class PolicyNode(AutostartNode):
         self._tick()  # a call that is due need not wait for the timer
 
     def _on_executor(self, message: Any) -> None:
+        self._executor, self._executor_at = message, time.monotonic()
         self._resting = message.mode_name in ("holding", "disarmed")
         self._rows, self._rows_of = float(message.row_progress), int(message.chunk_sequence)
 
@@ -169,20 +189,41 @@ class PolicyNode(AutostartNode):
                 p = m.pose.position
                 self._objects[m.ns] = np.array([p.x, p.y, p.z])
 
+    def _look(self) -> Sight:
+        """What `run_instruction` needs to know of this node."""
+        heard = time.monotonic() - self._executor_at < _SILENCE
+        newest = self._frames.newest
+        return Sight(
+            0.0,
+            phase=STATE_NAMES[self._phase],
+            reason=self._reason,
+            active=self._active,
+            instruction=self._instruction,
+            understood=self._understood,
+            thinking=self._busy and not self._failing,
+            mode=self._executor.mode_name if heard else "",
+            executor_reason=self._executor.reason if heard else "",
+            state=newest.state if newest else None,
+            chunks=self._sequence,
+        )
+
     # ---- calls ---------------------------------------------------------------------------------
 
     def _now(self) -> float:
         return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    @property
+    def _busy(self) -> bool:
+        return self._worker is not None and self._worker.is_alive()
 
     def _tick(self) -> None:
         if self._lost:  # nothing in this process can bring a GPU context back; the supervisor can
             raise SystemExit(3)
         if not (self._active and self._phase in (READY, RUNNING) and self._understood):
             return
-        busy = self._worker is not None and self._worker.is_alive()
         newest = self._frames.newest
         now = self._now()
-        if busy or newest is None or now - newest.t0 > _MAX_OBSERVATION_AGE:
+        if self._busy or newest is None or now - newest.t0 > _MAX_OBSERVATION_AGE:
             return
         if newest.t0 <= self._called_with:  # a model must not be shown the same frame twice
             return
@@ -216,12 +257,12 @@ class PolicyNode(AutostartNode):
                 backend.reset(instruction)
             chunk = backend.infer(window)
         except ValueError as err:  # an instruction nobody understands is the speaker's mistake
-            self._understood = False
             self.get_logger().warning(str(err))
             self._set(READY, str(err))
+            self._understood = False  # after the reason, which whoever runs it is told
             return
         except PolicyError as err:
-            self._fresh = True
+            self._fresh = self._failing = True
             self.get_logger().error(str(err), throttle_duration_sec=2.0)
             self._set(READY, str(err))
             return
@@ -247,7 +288,7 @@ class PolicyNode(AutostartNode):
         )
 
     def _publish_chunk(self, chunk: ActionChunk) -> None:
-        self._sequence = chunk.sequence
+        self._sequence, self._failing = chunk.sequence, False
         self._sent = [*self._sent[-10:], self._now()]
         # In sync the executor starts the rows on arrival; see Executor.
         late = self._now() - chunk.t0 if chunk.cadence == "sync" else 0.0
