@@ -54,6 +54,13 @@ def add_parser(sub: Any) -> None:
     p.add_argument(
         "--idle-timeout", type=float, default=0.0, help="s without a request (default: no limit)"
     )
+    p.add_argument(
+        "--keep-alive",
+        type=float,
+        default=15.0,
+        metavar="S",
+        help="a client that vanished without a word is noticed within S seconds (default: 15)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,7 +114,12 @@ async def _serve(
         policy.warm_up()
         return dialect
 
-    limits = Limits(max_bytes=max_bytes, call=args.call_timeout, idle=args.idle_timeout)
+    limits = Limits(
+        max_bytes=max_bytes,
+        call=args.call_timeout,
+        idle=args.idle_timeout,
+        keep_alive=args.keep_alive,
+    )
     server = PolicyServer(load, limits, token, tls)
     loop = asyncio.get_running_loop()
     for received in (signal.SIGINT, signal.SIGTERM):
