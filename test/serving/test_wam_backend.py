@@ -19,6 +19,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import torch
+from random_checkpoint import write_checkpoint
 
 from wam_ros.contract import load_contract
 from wam_ros.contract.data import Observation
@@ -28,62 +29,18 @@ from wam_ros.policy.wam import WamPolicy
 from wam_ros.serving.codec import packb, unpackb
 from wam_ros.wam import prompts
 from wam_ros.wam.adapter import Adapter
-from wam_ros.wam.checkpoint.load import Networks, load
-from wam_ros.wam.checkpoint.metadata import read_metadata
-from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.clip import ImageEncoder
-from wam_ros.wam.config import tiny
-from wam_ros.wam.dit import CausalDiT
+from wam_ros.wam.checkpoint.load import load
 from wam_ros.wam.head import CallOptions, PolicyHead
-from wam_ros.wam.text import TextEncoder, Tokenizer
-from wam_ros.wam.vae import VideoVae
+from wam_ros.wam.text import Tokenizer
 
 DROID = load_contract("franka_droid")
 PROMPT = "pick up the cup"
 SIZE = (180, 320)
 
 
-def _tokenizer(folder: Path) -> None:
-    """A word tokenizer in the files that google/umt5-xxl has."""
-    from tokenizers import Tokenizer as Core
-    from tokenizers import models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = [
-        "<pad>",
-        "</s>",
-        "<unk>",
-        *["pick", "up", "the", "cup", "robot", "view", "stay", "where", "you", "are", "a"],
-    ]
-    core = Core(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(str(folder))
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint with random weights in the released layout."""
-    torch.set_num_threads(1)  # two that wait for each other are slower on a busy machine
-    folder = tmp_path_factory.mktemp("checkpoint")
-    config = tiny(action_rows=24)
-    networks = Networks(
-        CausalDiT(config.dit), TextEncoder(config.t5), ImageEncoder(config.clip),
-        VideoVae(config.vae),
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
-    for module in networks.by_component().values():
-        module.eval().requires_grad_(False)
-        for p in module.parameters():
-            p.normal_(0.0, 0.1, generator=generator)
-    for entry in networks.image.entries:
-        if not entry.targets:
-            networks.image.unused[entry.name] = torch.randn(entry.shape, generator=generator)
-    golden = Path(__file__).resolve().parent.parent / "data" / "golden"
-    save(folder, config, networks, read_metadata(golden / "metadata.json"))
-    _tokenizer(folder / "tokenizer")
-    return folder
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 def frame(i: int) -> Observation:
@@ -237,20 +194,12 @@ def test_native_dialect_equals_in_process(serve: Callable[..., str], checkpoint:
     offsets = getattr(policy, "frame_rows")  # noqa: B009
     assert {-23, -16, -8, 0} <= set(offsets) and len(offsets) == 11
 
-    # The contract's views are a little lower than the checkpoint's; the policy scales them.
-    def squeezed(i: int) -> Observation:
-        from wam_ros.policy.remote.fields import resize
-
-        seen = frame(i)
-        views = {n: resize(v, (176, 320)) for n, v in seen.views.items()}
-        return dataclasses.replace(seen, views=views)
-
     here = WamPolicy(options(checkpoint))
     here.configure(DROID)
     for each in (here, policy):
         each.reset(PROMPT)
     for rows in schedule()[:3]:
-        frames = tuple(squeezed(rows[-1] + o) for o in offsets if rows[-1] + o >= 0)
+        frames = tuple(frame(rows[-1] + o) for o in offsets if rows[-1] + o >= 0)
         window = Window(frames, executed_rows=24.0 if rows[-1] else 0.0)
         chunk, same = policy.infer(window), here.infer(window)
         np.testing.assert_allclose(chunk.actions, same.actions, rtol=1e-6, atol=1e-7)

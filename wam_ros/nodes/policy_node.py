@@ -35,6 +35,7 @@ from wam_ros.nodes.instruction_server import InstructionServer
 from wam_ros.nodes.lifecycle import AutostartNode, run
 from wam_ros.policy.base import Policy, PolicyError, Window, device_lost, frame_rows
 from wam_ros.policy.cadence import Latency, Scheduler
+from wam_ros.policy.fit import view_note
 from wam_ros.policy.frames import FrameBuffer
 from wam_ros.policy.registry import make
 from wam_ros.policy.task_run import Outcome, Settings, Sight
@@ -75,7 +76,7 @@ class PolicyNode(AutostartNode):
         self._backend: Policy | None = None
         self._made: Policy | None = None
         self._latency = Latency()
-        self._phase, self._reason = UNCONFIGURED, ""
+        self._phase, self._reason, self._views = UNCONFIGURED, "", ""
         self._instruction, self._fresh = "", False
         self._understood, self._failing = False, False
         self._executor: Any = None
@@ -140,6 +141,9 @@ class PolicyNode(AutostartNode):
         try:
             backend = self._made = make(str(self._p["policy"]), self._p)
             backend.configure(self.contract)
+            self._views = view_note(self.contract, getattr(backend, "view_size", None))
+            if self._views:
+                self.get_logger().warning(self._views)
             self._set(WARMING, "")
             backend.warm_up()
         except Exception as err:  # whatever a backend raises must end as a readable state
@@ -335,6 +339,8 @@ class PolicyNode(AutostartNode):
             "latency p95 (ms)": f"{self._latency.percentile(95) * 1e3:.0f}",
             "chunks": str(self._sequence),
         }
+        if self._views:
+            values["views"] = self._views
         more = getattr(self._backend, "diagnostics", None)
         if self._phase in (READY, RUNNING) and more is not None:
             values |= more()

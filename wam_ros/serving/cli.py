@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(
     args: argparse.Namespace, policy: Any, contract: Any, token: str, tls: Any
 ) -> None:
+    from wam_ros.policy.fit import view_note
     from wam_ros.serving.dialect import Dialect
     from wam_ros.serving.native import NativeDialect
     from wam_ros.serving.roboarena import RoboArenaDialect, announced
@@ -106,6 +107,9 @@ async def _serve(
 
     def load() -> Any:
         policy.configure(contract)
+        note = view_note(contract, getattr(policy, "view_size", None))
+        if note and args.dialect == "native":  # the other dialect announces the model's own size
+            logging.getLogger("wam.serve").warning(note)
         dialect: Dialect
         if args.dialect == "roboarena":
             dialect = RoboArenaDialect(policy, contract, announced(policy), max_bytes)
