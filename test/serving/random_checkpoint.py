@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 GOLDEN = Path(__file__).resolve().parent.parent / "data" / "golden"
 WORDS = "pick up the cup robot view stay where you are a touch red block"
@@ -23,8 +26,14 @@ def write_tokenizer(folder: Path) -> None:
     ).save_pretrained(str(folder))
 
 
-def write_checkpoint(folder: Path, rows: int = 24, seed: int = 0) -> Path:
-    """Save a model that gives ``rows`` action rows, with the statistics of all embodiments."""
+def write_checkpoint(
+    folder: Path, rows: int = 24, seed: int = 0, reach: float | None = None
+) -> Path:
+    """Save a model that gives ``rows`` action rows, with the statistics of all embodiments.
+
+    ``reach`` replaces the bounds of every action by plus and minus so much: the recorded ones are
+    made up, and further from the measured state than an executor lets a chunk start.
+    """
     import torch
 
     from wam_ros.wam.checkpoint.load import Networks
@@ -54,6 +63,22 @@ def write_checkpoint(folder: Path, rows: int = 24, seed: int = 0) -> Path:
     for entry in networks.image.entries:
         if not entry.targets:
             networks.image.unused[entry.name] = torch.randn(entry.shape, generator=generator)
-    save(folder, config, networks, read_metadata(GOLDEN / "metadata.json"))
+    metadata = read_metadata(GOLDEN / "metadata.json")
+    if reach is not None:
+        metadata = {tag: _within(m, reach) for tag, m in metadata.items()}
+    save(folder, config, networks, metadata)
     write_tokenizer(folder / "tokenizer")
     return folder
+
+
+def _within(metadata: Any, reach: float) -> Any:
+    """The same embodiment with actions of at most ``reach``."""
+    narrow = {
+        key: dataclasses.replace(
+            found,
+            min=np.full_like(found.min, -reach), max=np.full_like(found.max, reach),
+            q01=np.full_like(found.q01, -reach), q99=np.full_like(found.q99, reach),
+        )
+        for key, found in metadata.action_statistics.items()
+    }  # fmt: skip
+    return dataclasses.replace(metadata, action_statistics=narrow)

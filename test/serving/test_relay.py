@@ -63,7 +63,7 @@ def relayed(
             supervisor.poll()
             if done():
                 return
-        pytest.fail(f"{client.policy}\n{client.executor}\n{log.read_text()[-1500:]}")
+        pytest.fail(f"{client.policy}\n{client.executor}\n{client.sim}\n{log.read_text()[-1500:]}")
 
     try:
         yield relay, client, until
