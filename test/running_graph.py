@@ -42,7 +42,9 @@ class Graph:
             if done():
                 return
         tail = self.log.read_text(errors="replace")[-1500:]
-        pytest.fail(f"{self.client.policy}\n{self.client.executor}\n{self.client.sim}\n{tail}")
+        pytest.fail(
+            f"{self.said}\n{self.client.policy}\n{self.client.executor}\n{self.client.sim}\n{tail}"
+        )
 
     def ready(self) -> bool:
         c = self.client

@@ -49,6 +49,8 @@ RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _MAX_OBSERVATION_AGE = 0.5
 _SILENCE = 3.0
 """Seconds after which an executor that said nothing (it speaks at 10 Hz) is not there."""
+_LAST_WORDS = 0.5
+"""Seconds between losing the device and ending the process."""
 
 
 class PolicyNode(AutostartNode):
@@ -84,7 +86,7 @@ class PolicyNode(AutostartNode):
         self._objects: dict[str, Any] = {}
         self._resting, self._rows, self._rows_of = True, 0.0, 0
         self._sequence = 0
-        self._lost = False
+        self._lost_at: float | None = None
         self._called_with = float("-inf")
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
@@ -221,8 +223,12 @@ class PolicyNode(AutostartNode):
         return self._worker is not None and self._worker.is_alive()
 
     def _tick(self) -> None:
-        if self._lost:  # nothing in this process can bring a GPU context back; the supervisor can
-            raise SystemExit(3)
+        if self._lost_at is not None:
+            # Nothing in this process can bring a GPU context back; the supervisor can. Whoever
+            # runs an instruction is told first.
+            if time.monotonic() - self._lost_at > _LAST_WORDS:
+                raise SystemExit(3)
+            return
         if not (self._active and self._phase in (READY, RUNNING) and self._understood):
             return
         newest = self._frames.newest
@@ -271,9 +277,10 @@ class PolicyNode(AutostartNode):
             self._set(READY, str(err))
             return
         except Exception as err:  # a crash of the backend must not take the node along
-            self._lost = device_lost(err)
             self.get_logger().error(f"backend failed: {type(err).__name__}: {err}")
             self._set(ERROR, f"{type(err).__name__}: {err}")
+            if device_lost(err):
+                self._lost_at = time.monotonic()
             return
         end = self._now()
         if instruction != self._instruction:
