@@ -36,7 +36,7 @@ def test_the_process_ends_and_comes_back_without_an_instruction(
     run = RunGoal(c)
     assert run.send(TEXT)
     g.until(lambda: run.result is not None, 30)
-    assert run.outcome is Outcome.ERROR
+    assert run.outcome is Outcome.ERROR, run.result.message
     assert error in run.result.message
 
     g.until(lambda: any("policy ended (exit code 3); restart" in s for s in g.said), 10)
