@@ -56,7 +56,7 @@ def add_parser(sub: Any) -> None:
     )
     p.add_argument(
         "--keep-alive",
-        type=float,
+        type=_positive,
         default=15.0,
         metavar="S",
         help="a client that vanished without a word is noticed within S seconds (default: 15)",
@@ -138,6 +138,13 @@ async def _serve(
         )
 
     await server.run(args.host, args.port, ready)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0 seconds")
+    return value
 
 
 def _pair(text: str) -> tuple[str, str]:
