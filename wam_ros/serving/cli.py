@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"wam serve: {type(err).__name__}: {err}", file=sys.stderr)
         return 1
     finally:
+        # A terminal's Ctrl-C comes twice under `ros2 launch`; asyncio took its handler back.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         policy.close()
     return 0
 
