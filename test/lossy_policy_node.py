@@ -1,4 +1,4 @@
-"""A policy node whose teacher loses its GPU, once, at the third call; see test_device_loss."""
+"""A policy node whose teacher loses its GPU, once, while its first chunk is executed; see test_device_loss."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ class Lossy(ScriptedPolicy):
     calls = 0
 
     def infer(self, window: Any) -> Any:
+        chunk = super().infer(window)
         self.calls += 1
         note = Path(os.environ["WAM_TEST_NOTE"])
-        if self.calls == 3 and not note.exists():
+        if self.calls == 2 and not note.exists():
             note.touch()
             message = "CUDA error: unspecified launch failure"
             torch_is_new = os.environ["WAM_TEST_ERROR"] == "AcceleratorError"
             raise AcceleratorError("device lost") if torch_is_new else RuntimeError(message)
-        return super().infer(window)
+        return chunk
 
 
 registry._FACTORIES["scripted"] = lambda options: Lossy(latency=0.1)

@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 import ipaddress
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -140,6 +141,9 @@ async def _serve(
         )
 
     await server.run(args.host, args.port, ready)
+    if server.busy:  # Python would wait for the model's thread, and loading may take minutes
+        logging.getLogger("wam.serve").info("ended while the model was at work")
+        os._exit(0)
 
 
 def _positive(text: str) -> float:

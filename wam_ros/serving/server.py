@@ -71,7 +71,7 @@ class PolicyServer:
         self.port = 0
 
     async def run(self, host: str, port: int, ready: Callable[[PolicyServer], None]) -> None:
-        """Listen, load, call ``ready`` and serve until `stop`.
+        """Listen, load, call ``ready`` and serve until `stop`, which may come while it loads.
 
         Raises
         ------
@@ -96,12 +96,22 @@ class PolicyServer:
             server_header=None,
         ) as server:
             self.port = next(iter(server.sockets)).getsockname()[1]
-            self._dialect = await loop.run_in_executor(self._model, self._make)
-            ready(self)
-            await self._stop.wait()
+            stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+            loading: asyncio.Future[Any] = loop.run_in_executor(self._model, self._make)
+            self._late = loading
+            await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                self._dialect = loading.result()
+                ready(self)
+                await stopped
         self._model.shutdown(wait=False, cancel_futures=True)
         if self._lost is not None:
             raise self._lost
+
+    @property
+    def busy(self) -> bool:
+        """Whether the model is loading or at a call; neither can be interrupted."""
+        return self._late is not None and not self._late.done()
 
     def stop(self) -> None:
         """End `run`; call it from the event loop."""
@@ -130,7 +140,7 @@ class PolicyServer:
 
     @property
     def _occupied(self) -> bool:
-        return self._holder is not None or (self._late is not None and not self._late.done())
+        return self._holder is not None or self.busy
 
     def _holds(self, request: Any) -> bool:
         """Whether the session there is belongs to the sender of ``request``."""
