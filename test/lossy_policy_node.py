@@ -1,4 +1,4 @@
-"""A policy node whose teacher loses its GPU, once, while its first chunk is executed; see test_device_loss."""
+"""A policy node whose teacher loses its GPU, once, during its first chunk (test_device_loss)."""
 
 from __future__ import annotations
 
