@@ -205,4 +205,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # torch takes seconds to take itself apart; `ros2 launch` kills what has not ended after five.
+    os._exit(code)
