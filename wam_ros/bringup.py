@@ -55,6 +55,12 @@ ARGUMENTS = (
         ("auto", "bf16", "fp16", "fp32"),
     ),
     Argument(
+        "imagined_video",
+        "auto",
+        "policy:=wam: publish what the model expects to see; auto: where that is nearly free",
+        ("auto", *_BOOL),
+    ),
+    Argument(
         "model_python",
         "",
         "policy:=wam: Python with torch that runs the model; empty: the one the nodes run in",
@@ -180,6 +186,7 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         "period": float(v["period"]),
         "replay_file": v["replay_file"],
         **{n: v[n] for n in MODEL_ARGUMENTS},
+        "imagined_video": v["imagined_video"],
         **{n: value for n, value in v.items() if n.startswith("server") and n not in _NUMBERS},
         "server_timeout": float(v["server_timeout"]),
         "server_wait": float(v["server_wait"]),

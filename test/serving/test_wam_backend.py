@@ -24,7 +24,7 @@ from wam_ros.contract import load_contract
 from wam_ros.contract.data import Observation
 from wam_ros.policy.base import PolicyError, Window
 from wam_ros.policy.registry import make
-from wam_ros.policy.wam import WamPolicy
+from wam_ros.policy.wam import WamPolicy, wants_video
 from wam_ros.serving.codec import packb, unpackb
 from wam_ros.wam import prompts
 from wam_ros.wam.adapter import Adapter
@@ -35,6 +35,7 @@ from wam_ros.wam.clip import ImageEncoder
 from wam_ros.wam.config import tiny
 from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.head import CallOptions, PolicyHead
+from wam_ros.wam.savings import Savings
 from wam_ros.wam.text import TextEncoder, Tokenizer
 from wam_ros.wam.vae import VideoVae
 
@@ -184,6 +185,74 @@ def test_other_cadences_give_finite_chunks(checkpoint: Path, cadence: str) -> No
         chunk = policy.infer(Window(seen, cadence=cadence))
         assert chunk.actions.shape == (24, 8) and np.isfinite(chunk.actions).all()
     assert 0.0 < policy.context_fill <= 1.0
+
+
+def test_it_tells_what_it_imagined_and_how_wrong_that_was(
+    checkpoint: Path, expected: list[Any]
+) -> None:
+    policy = WamPolicy({**options(checkpoint), "imagined_video": "true"})
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    assert policy.imagine() is None
+    kept = []
+    for rows in schedule()[:3]:
+        seen = tuple(frame(i) for i in range(max(rows[-1] - 23, 0), rows[-1] + 1))
+        chunk = policy.infer(Window(seen, executed_rows=24.0 if rows[-1] else 0.0))
+        kept.append((chunk, policy.imagine(), policy._session._last))
+    # Wanting the video changes no action.
+    for (chunk, _, _), same in zip(kept, expected):
+        assert np.linalg.norm(chunk.actions - same) < 1e-5 * np.linalg.norm(same)
+    head = policy._session.head
+    # An afterthought stays with its chunk, whatever was called since.
+    for chunk, thought, result in kept:
+        assert thought is not None
+        found = list(thought.frames)
+        times = [chunk.t0 + 3 * (i + 1) * DROID.rates.step_period for i in range(8)]
+        np.testing.assert_allclose([t for t, _ in found], times)
+        whole = head.decode(result.video, result.observed)[0].permute(1, 2, 3, 0)
+        exact = ((whole + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+        assert np.array_equal(np.stack([rgb for _, rgb in found]), exact)
+    values = [thought.surprise() for _, thought, _ in kept if thought is not None]
+    assert np.isnan(values[0]) and all(v > 0 for v in values[1:])
+
+
+def test_auto_imagines_where_that_is_nearly_free(checkpoint: Path) -> None:
+    rule = CallOptions()
+    assert wants_video(rule)  # 8 of 16 steps: one forward more than 17
+    assert not wants_video(dataclasses.replace(rule, steps=4))
+    assert not wants_video(dataclasses.replace(rule, steps=1))
+    assert wants_video(dataclasses.replace(rule, steps=1, guidance=1.0))
+    assert not wants_video(dataclasses.replace(rule, final_noise=0.8))
+    with pytest.raises(PolicyError, match="imagined_video:=often is not"):
+        make("wam", {"checkpoint": "x", "imagined_video": "often"})
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    policy.infer(Window((frame(0),)))
+    thought = policy.imagine()
+    assert thought is not None and list(thought.frames) == [] and np.isnan(thought.surprise())
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(1, 5.0), (4, 5.0), (16, 5.0), (4, 1.0)])
+def test_the_rule_counts_the_forwards_that_really_run(
+    checkpoint: Path, steps: int, guidance: float
+) -> None:
+    loaded = load(checkpoint, dtype=torch.float32)
+    n = loaded.networks
+    tokens = Tokenizer(checkpoint / "tokenizer", loaded.config.dit.text_len)
+    made = []
+    for video in (False, True):
+        head = PolicyHead(
+            loaded.config, n.dit, n.text, n.image, n.vae, tokens(prompts.NEGATIVE),
+            dataclasses.replace(Savings.all(), batched_cfg=False),
+        )  # fmt: skip
+        given = CallOptions(steps, 8, guidance=guidance, want_video=video)
+        h, c = loaded.config.head, loaded.config.dit
+        images = torch.zeros(1, 1, h.video_height, h.video_width, 3, dtype=torch.uint8)
+        state = torch.zeros(1, c.num_state_per_block, c.max_state_dim)
+        result = head.call(images, *tokens("a"), state, given)
+        made.append(sum(result.prefills) + sum(result.denoises))
+    assert wants_video(given) == (made[1] - made[0] <= 0.1 * made[0])
 
 
 @pytest.fixture

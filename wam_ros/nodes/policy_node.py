@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import sys
 import threading
+from array import array
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float32, String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
@@ -31,6 +35,7 @@ from wam_ros.nodes.convert import (
 )
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.lifecycle import AutostartNode, run
+from wam_ros.policy.afterwork import Afterwork
 from wam_ros.policy.base import Policy, PolicyError, Window, device_lost, frame_rows
 from wam_ros.policy.cadence import Latency, Scheduler
 from wam_ros.policy.frames import FrameBuffer
@@ -42,6 +47,8 @@ LATCHED = QoSProfile(
     depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# The frames of a chunk come in bursts of four; a viewer that is slow may lose old ones.
+FRAMES = QoSProfile(depth=16, reliability=ReliabilityPolicy.BEST_EFFORT)
 _MAX_OBSERVATION_AGE = 0.5
 
 
@@ -58,9 +65,11 @@ class PolicyNode(AutostartNode):
             "period": 1.0 / 7.0, "replay_file": "", "server": "", "server_timeout": 10.0,
             "server_wait": 60.0, "server_token_file": "", "server_ca": "", "server_names": "",
             "server_actions": "auto", "server_channels": "", "checkpoint": "", "base": "",
-            "tokenizer": "", "device": "auto", "precision": "auto",
+            "tokenizer": "", "device": "auto", "precision": "auto", "imagined_video": "auto",
         }  # fmt: skip
-        self._p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+        # On a command line `true` is a bool, where `auto` is a string.
+        loose = {"imagined_video": ParameterDescriptor(dynamic_typing=True)}
+        self._p = {k: self.declare_parameter(k, v, loose.get(k)).value for k, v in defaults.items()}
         self.contract = load_contract(str(self._p["robot"]))
         rates = self.contract.rates
         self._scheduler = Scheduler(
@@ -82,6 +91,12 @@ class PolicyNode(AutostartNode):
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
         self._interfaces()
+        self._afterwork = Afterwork(
+            lambda late, value: self._surprise_out.publish(Float32(data=value)),
+            self._publish_frame,
+            self._now,
+            self._on_afterwork_error,
+        )
 
     def _interfaces(self) -> None:
         self._state_out = self.create_publisher(PolicyState, "policy_state", LATCHED)
@@ -90,6 +105,7 @@ class PolicyNode(AutostartNode):
             JointTrajectory, "action_chunk/joint_trajectory", RELIABLE
         )
         self._surprise_out = self.create_publisher(Float32, "surprise", 10)
+        self._video_out = self.create_publisher(CompressedImage, "imagined_video", FRAMES)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         self.create_subscription(
@@ -118,6 +134,7 @@ class PolicyNode(AutostartNode):
 
     def shut_down(self) -> None:
         """End sessions on servers; also while the backend is still loading."""
+        self._afterwork.stop()
         if self._made is not None:
             self._made.close()
 
@@ -191,6 +208,7 @@ class PolicyNode(AutostartNode):
             return
         self._reason = decision.reason
         self._scheduler.called(now)
+        self._afterwork.stop()
         self._called_with = newest.t0
         # Rows of an older chunk say nothing about the last one, which may have been refused.
         executed = self._rows if self._rows_of == self._sequence else 0.0
@@ -215,6 +233,7 @@ class PolicyNode(AutostartNode):
             if fresh:
                 backend.reset(instruction)
             chunk = backend.infer(window)
+            thought = getattr(backend, "imagine", lambda: None)()
         except ValueError as err:  # an instruction nobody understands is the speaker's mistake
             self._understood = False
             self.get_logger().warning(str(err))
@@ -234,7 +253,7 @@ class PolicyNode(AutostartNode):
         if instruction != self._instruction:
             return  # the instruction changed meanwhile: this chunk answers the old one
         self._latency.add(end - begin)
-        self._publish_chunk(
+        late = self._publish_chunk(
             replace(
                 chunk,
                 sequence=self._sequence + 1,
@@ -245,8 +264,13 @@ class PolicyNode(AutostartNode):
                 context_flags=chunk.context_flags | (2 if fresh else 0),
             )
         )
+        if thought is not None:
+            thought = replace(thought, frames=((t, _jpeg(rgb)) for t, rgb in thought.frames))
+            due = self._scheduler.next_call(self._latency.percentile(95))
+            self._afterwork.start(thought, due, late)
 
-    def _publish_chunk(self, chunk: ActionChunk) -> None:
+    def _publish_chunk(self, chunk: ActionChunk) -> float:
+        """Send a chunk; returns by how many seconds its rows run behind its stamps."""
         self._sequence = chunk.sequence
         self._sent = [*self._sent[-10:], self._now()]
         # In sync the executor starts the rows on arrival; see Executor.
@@ -255,11 +279,20 @@ class PolicyNode(AutostartNode):
         self._scheduler.delivered(chunk.t_end + late)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
         self._trajectory_out.publish(chunk_to_trajectory(chunk))
-        surprise = getattr(self._backend, "surprise", None)
-        if surprise is not None:
-            self._surprise_out.publish(Float32(data=float(surprise)))
         if self._phase != RUNNING:
             self._set(RUNNING, self._reason)
+        return late
+
+    def _publish_frame(self, late: float, stamp: float, jpeg: bytes) -> None:
+        message = CompressedImage(format="jpeg", data=array("B", jpeg))
+        message.header.stamp = to_stamp(stamp + late)
+        message.header.frame_id = self.contract.robot
+        self._video_out.publish(message)
+
+    def _on_afterwork_error(self, error: Exception) -> None:
+        self.get_logger().warning(
+            f"imagined video: {type(error).__name__}: {error}", throttle_duration_sec=10.0
+        )
 
     # ---- telemetry -----------------------------------------------------------------------------
 
@@ -297,7 +330,14 @@ class PolicyNode(AutostartNode):
         more = getattr(self._backend, "diagnostics", None)
         if self._phase in (READY, RUNNING) and more is not None:
             values |= more()
+        if self._afterwork.shown or self._afterwork.dropped:
+            values["imagined frames"] = str(self._afterwork.shown)
+            values["imagined videos cut short"] = str(self._afterwork.dropped)
         self._diagnostics_out.publish(status(self, "policy", level, text, values))
+
+
+def _jpeg(rgb: Any) -> bytes:
+    return bytes(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
 
 
 def main() -> int:

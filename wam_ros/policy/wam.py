@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,34 @@ import numpy as np
 
 from wam_ros.contract.data import ActionChunk, FloatArray, Observation
 from wam_ros.contract.model import Contract
-from wam_ros.policy.base import PolicyError, Window, device_lost
+from wam_ros.policy.base import Afterthought, PolicyError, Window, device_lost
 from wam_ros.policy.fit import differences
 
 CONTEXT_RESET = 1
 _PRECISIONS = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
+
+
+def wants_video(options: Any) -> bool:
+    """Whether imagining the video to its end is cheap: one forward in ten of a call, at most.
+
+    Actions need no unconditional pass in the last step (none at all in one-step operation), the
+    video does: 1 forward on top of 17 with 8 transformer steps, 2 on top of 2 with one. A schedule
+    that leaves noise on the video shows nothing worth the work.
+
+    Parameters
+    ----------
+    options
+        The `CallOptions` of a call.
+    """
+    from wam_ros.wam.skipping import static_steps
+
+    if options.final_noise > 0.0:
+        return False
+    if options.guidance == 1.0 or options.dynamic:
+        return True
+    n = len(static_steps(options.steps, options.dit_steps))
+    without = 1 + n + (n if n > 1 else 0)  # prefills and denoising forwards
+    return 2 * (n + 1) - without <= 0.1 * without
 
 
 class WamPolicy:
@@ -28,7 +52,8 @@ class WamPolicy:
         ``checkpoint`` (folder in the released layout), ``base`` (for LoRA checkpoints),
         ``tokenizer`` (folder; the checkpoint's own by default), ``device`` (``auto``, ``cuda``,
         ``cuda:1``, ``cpu``), ``precision`` (``bf16``, ``fp32``, ``fp16``; ``auto`` takes bf16 on a
-        GPU and fp32 on a CPU), ``frames`` (per call: 4, 8 or 9), ``steps`` (0: the checkpoint's).
+        GPU and fp32 on a CPU), ``frames`` (per call: 4, 8 or 9), ``steps`` (0: the checkpoint's),
+        ``imagined_video`` (``true``, ``false``, or ``auto``: see `wants_video`; false by default).
     """
 
     name = "wam"
@@ -46,14 +71,17 @@ class WamPolicy:
             raise PolicyError(f"precision:={self.precision} is not auto, bf16, fp32 or fp16")
         self._frames = int(options.get("frames", 4))
         self._steps = int(options.get("steps", 0))
+        self._video = str(options.get("imagined_video", "false") or "false").lower()
+        if self._video not in ("auto", "true", "false"):
+            raise PolicyError(f"imagined_video:={self._video} is not auto, true or false")
         self.model = self._folder.name
         self.frame_rows: tuple[int, ...] = (0,)
         self.view_size: tuple[int, int] | None = None
         """(height, width) that the checkpoint takes every camera at."""
         self.context_fill = 0.0
-        self.surprise = math.nan
         self.seconds: dict[str, float] = {}
         self._session: Any = None
+        self._thought: Afterthought | None = None
         self._last_t0 = -math.inf
         self._rows = 0.0
 
@@ -126,9 +154,11 @@ class WamPolicy:
         head = PolicyHead(
             loaded.config, n.dit, n.text, n.image, n.vae, tokenizer(prompts.NEGATIVE), savings
         )
-        options = dataclasses.replace(CallOptions.of(loaded.config.head), want_video=False)
+        options = CallOptions.of(loaded.config.head)
         if self._steps:
             options = dataclasses.replace(options, steps=self._steps)
+        video = wants_video(options) if self._video == "auto" else self._video == "true"
+        options = dataclasses.replace(options, want_video=video)
         self._session = Session(
             head,
             lambda text: tokenizer(adapter.prompt(text)),
@@ -153,6 +183,10 @@ class WamPolicy:
         self.infer(Window((Observation(0.0, views, home),)))
         block = tuple(Observation(i * period, views, home) for i in range(1, horizon + 1))
         self.infer(Window(block, executed_rows=float(horizon)))
+        thought = self.imagine()
+        if thought is not None:
+            thought.surprise()
+            deque(thought.frames, maxlen=0)
         self._session.reset()
 
     # ---- calls ---------------------------------------------------------------------------------
@@ -160,6 +194,7 @@ class WamPolicy:
     def reset(self, instruction: str) -> None:
         """Forget what was seen; the next call opens a window for ``instruction``."""
         self._session.reset()
+        self._thought = None
         self._session.instruct(instruction)
         self._last_t0, self._rows = -math.inf, 0.0
 
@@ -194,7 +229,8 @@ class WamPolicy:
             ) from err
         self._last_t0 = newest.t0
         self.context_fill = chunk.context[0] / max(chunk.context[1], 1)
-        self.surprise, self.seconds = chunk.surprise, dict(chunk.seconds)
+        self.seconds = dict(chunk.seconds)
+        self._thought = self._think(chunk)
         actions = self._adapter.chunk(chunk.actions.numpy()[None], state)
         by_key = {k.key: k for k in self._contract.action}
         keys = [by_key[k] for k in self._adapter.action_keys]
@@ -207,6 +243,24 @@ class WamPolicy:
             anchor_state=newest.state.copy(),
             context_flags=CONTEXT_RESET if chunk.reset else 0,
         )
+
+    def imagine(self) -> Afterthought | None:
+        """What the last call imagined, and how wrong the one before it was."""
+        return self._thought
+
+    def _think(self, chunk: Any) -> Afterthought:
+        from wam_ros.wam import imagined
+
+        head, period = self._session.head, self._contract.rates.step_period
+
+        def surprise() -> float:
+            return math.nan if chunk.judgement is None else float(chunk.judgement.value(head))
+
+        def frames() -> Iterator[tuple[float, Any]]:
+            for row, frame in imagined.frames(head, chunk.result):
+                yield chunk.stamp + row * period, frame.numpy()
+
+        return Afterthought(surprise, frames())
 
     def _observe(self, window: Window) -> None:
         """Tell the session what was seen at which row of the last chunk.
@@ -256,7 +310,7 @@ class WamPolicy:
 
     def close(self) -> None:
         """Let the weights go."""
-        self._session = None
+        self._session = self._thought = None
         torch = getattr(self, "_torch", None)
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
