@@ -22,7 +22,7 @@ import torch
 
 from wam_ros.contract import load_contract
 from wam_ros.contract.data import Observation
-from wam_ros.policy.base import PolicyError, Window
+from wam_ros.policy.base import PolicyError, Window, device_lost
 from wam_ros.policy.registry import make
 from wam_ros.policy.wam import WamPolicy, wants_video
 from wam_ros.serving.codec import packb, unpackb
@@ -358,13 +358,50 @@ def test_lack_of_memory_is_reported_and_the_next_call_starts_over(
     policy.configure(DROID)
     policy.reset(PROMPT)
     policy.infer(Window((frame(0),)))
-    session = policy._session
 
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(session, "chunk", full)
-        with pytest.raises(PolicyError, match=r"out of GPU memory: .* Free the GPU"):
-            policy.infer(Window((frame(24),), executed_rows=24.0))
-    assert policy.infer(Window((frame(25),), executed_rows=1.0)).context_flags & 1
+    # Wherever it strikes: while frames are encoded, in the prefill, in the midst of the denoising.
+    head = policy._session.head
+    for k, (owner, name) in enumerate(
+        ((head.vae, "stream"), (head.branches, "prefill"), (head.branches, "denoise"))
+    ):
+        at = 24 + 9 * k
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(PolicyError, match=r"out of GPU memory: .*2 GiB\. Free the GPU"):
+                policy.infer(Window((frame(at - 1), frame(at)), executed_rows=24.0))
+        assert policy.infer(Window((frame(at + 1),), executed_rows=1.0)).context_flags & 1
+    said = policy.diagnostics()
+    assert {"vae (ms)", "prefill (ms)", "denoise (ms)"} <= set(said), said
+
+
+def test_a_lost_device_is_left_to_a_new_process(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(policy._session.head.branches, "denoise", gone)
+    with pytest.raises(torch.AcceleratorError) as found:
+        policy.infer(Window((frame(0),)))
+    assert device_lost(found.value) and not isinstance(found.value, PolicyError)
+    assert not device_lost(torch.OutOfMemoryError("CUDA error: out of memory"))
+
+
+def test_a_model_that_does_not_fit_is_refused_by_name(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wam_ros.wam.checkpoint import load as loading
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 28 GiB.\nmore")
+
+    monkeypatch.setattr(loading, "fill", full)
+    with pytest.raises(PolicyError, match=r"does not fit on cpu in fp32: .*28 GiB\. Free the GPU"):
+        WamPolicy(options(checkpoint)).configure(DROID)

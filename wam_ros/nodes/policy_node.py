@@ -66,6 +66,7 @@ class PolicyNode(AutostartNode):
             "server_wait": 60.0, "server_token_file": "", "server_ca": "", "server_names": "",
             "server_actions": "auto", "server_channels": "", "checkpoint": "", "base": "",
             "tokenizer": "", "device": "auto", "precision": "auto", "imagined_video": "auto",
+            "ranks": 1,
         }  # fmt: skip
         # On a command line `true` is a bool, where `auto` is a string.
         loose = {"imagined_video": ParameterDescriptor(dynamic_typing=True)}
@@ -303,7 +304,7 @@ class PolicyNode(AutostartNode):
             msg = PolicyState(
                 state=self._phase,
                 state_name=STATE_NAMES[self._phase],
-                reason=self._reason,
+                reason=getattr(backend, "notice", "") or self._reason,
                 backend=str(self._p["policy"]),
                 model=backend.model if backend else "",
                 precision=backend.precision if backend else "",

@@ -62,6 +62,7 @@ class Policy(Protocol):
     """A backend. Every call runs in one worker thread, never in the ROS executor.
 
     A backend may have more: ``frame_rows`` (see `frame_rows`), ``context_fill`` (0 to 1),
+    ``notice`` (what people should know while it lasts, for `policy_state`),
     ``diagnostics() -> dict[str, str]``, and ``imagine() -> Afterthought | None``, which belongs to
     the last chunk and costs nothing until it is used.
 
