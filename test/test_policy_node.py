@@ -27,7 +27,7 @@ RED[..., 0] = 200
 
 
 class Imagining:
-    """Chunks at home and, from each, four red frames; ``gate`` holds up the first one's decoder."""
+    """Chunks at home and four red frames of each; ``gate`` holds up the first decoder that runs."""
 
     name = model = "imagining"
     precision = ""
@@ -36,6 +36,7 @@ class Imagining:
     def __init__(self) -> None:
         self.calls: list[float] = []
         self.gate, self.inside = threading.Event(), threading.Event()
+        self.held = 0
         self.fails: list[BaseException] = []
         self.resets = 0
 
@@ -63,7 +64,8 @@ class Imagining:
 
         def frames() -> Iterator[tuple[float, Any]]:
             for i in range(4):
-                if number == 1 and i == 1:
+                if i == 1 and self.held in (0, number):
+                    self.held = number
                     self.inside.set()
                     assert self.gate.wait(60)
                 yield t0 + 0.1 * (i + 1), RED
@@ -156,7 +158,12 @@ def host(domain_id: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         from wam_ros.nodes import policy_node
 
         monkeypatch.setattr(policy_node, "make", lambda name, options: backend)
-        parameters = {"robot": "franka_droid", "cadence": cadence, "imagined_video": "true"}
+        parameters = {
+            "robot": "franka_droid",
+            "cadence": cadence,
+            "imagined_video": "true",
+            "period": "0.6",
+        }
         given = [w for k, v in parameters.items() for w in ("-p", f"{k}:={v}")]
         rclpy.init(args=["--ros-args", *given])
         running.append(Host(backend))
@@ -173,26 +180,25 @@ def test_a_slow_decoder_delays_no_chunk_and_its_frames_are_dropped(host: Any) ->
     h = host(backend)
     h.until(backend.inside.is_set)
     before = len(h.of("_chunk_out"))
-    assert [n for n, _ in h.events][:1] == ["_chunk_out"], "the chunk goes out first"
+    assert h.events[0][0] == "_chunk_out", "the chunk goes out first"
     # The decoder stays where it is; chunks keep coming.
     h.until(lambda: len(h.of("_chunk_out")) >= before + 3)
     assert len(h.of("_video_out")) == 1
     backend.gate.set()
-    h.until(lambda: len(h.of("_video_out")) >= 9)
-    first = convert.to_seconds(h.of("_chunk_out")[0].header.stamp)
-    stamps = [convert.to_seconds(m.header.stamp) for m in h.of("_video_out")]
-    assert stamps[0] == pytest.approx(first + 0.1, abs=1e-6)
-    # No later frame belongs to the first chunk, and each comes after the chunk it belongs to.
-    starts = [convert.to_seconds(m.header.stamp) for m in h.of("_chunk_out")]
+    h.until(lambda: len(h.of("_video_out")) >= 6)
+    held = backend.calls[backend.held - 1]
+    assert abs(convert.to_seconds(h.of("_video_out")[0].header.stamp) - held - 0.1) < 1e-5
+    # No later frame belongs to that chunk, and each comes after the chunk it belongs to.
     known: list[float] = []
+    frames = 0
     for name, message in h.events:
+        stamp = convert.to_seconds(message.header.stamp) if name != "_surprise_out" else 0.0
         if name == "_chunk_out":
-            known.append(convert.to_seconds(message.header.stamp))
-        if name == "_video_out" and message is not h.of("_video_out")[0]:
-            stamp = convert.to_seconds(message.header.stamp)
-            owners = [t for t in known if any(abs(stamp - t - 0.1 * i) < 1e-5 for i in range(1, 5))]
-            assert owners and owners[-1] > first
-    assert len(starts) >= 4
+            known.append(stamp)
+        if name == "_video_out":
+            owner = [t for t in known if any(abs(stamp - t - 0.1 * i) < 1e-5 for i in range(1, 5))]
+            assert owner and (owner[-1] > held or frames == 0)
+            frames += 1
     h.until(lambda: bool(h.video))
     picture = cv2.imdecode(np.frombuffer(h.video[-1].data, np.uint8), cv2.IMREAD_COLOR)
     assert h.video[-1].format == "jpeg" and picture.shape == (16, 32, 3)
@@ -208,8 +214,11 @@ def test_surprise_comes_once_per_chunk(host: Any) -> None:
     h.until(lambda: len(h.of("_chunk_out")) >= 6)
     h.until(lambda: len(h.of("_surprise_out")) >= 5)
     values = [m.data for m in h.of("_surprise_out")]
-    assert math.isnan(values[0]) and set(values[1:]) == {0.25}
-    assert len(values) <= len(h.of("_chunk_out"))
+    # NaN too where a busy machine left no time for it.
+    assert math.isnan(values[0]) and all(v == 0.25 or math.isnan(v) for v in values)
+    # One per chunk: that of the newest may still be on its way.
+    order = [n for n, _ in h.events if n != "_video_out"]
+    assert order[0] == "_chunk_out" and len(h.of("_chunk_out")) - len(values) in (0, 1)
 
 
 def test_frames_are_stamped_when_the_rows_run_later_than_their_stamps(host: Any) -> None:
