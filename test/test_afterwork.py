@@ -87,6 +87,7 @@ def test_nothing_of_the_old_chunk_comes_after_stop_and_stop_does_not_wait(bench:
     bench.work.start(Afterthought(lambda: 0.1, slow()), FOREVER, "old")
     assert inside.wait(30)
     bench.work.stop()  # returns although the decoder is still at work
+    assert not bench.work.rest(0.0)
     bench.work.start(bench.thought(2, 0.0), FOREVER, "skipped")
     bench.work.start(bench.thought(2, 0.0), FOREVER, "new")
     go.set()
@@ -96,6 +97,7 @@ def test_nothing_of_the_old_chunk_comes_after_stop_and_stop_does_not_wait(bench:
     assert values["old"] == 0.1 and math.isnan(values["skipped"]) and values["new"] == 0.5
     assert len([e for e in bench.events if e[0] == "surprise"]) == 3  # one per call
     assert bench.work.dropped == 2 and not bench.errors
+    assert bench.work.rest(30.0)
 
 
 def test_a_frame_that_would_not_end_in_time_is_not_begun(bench: Bench) -> None:

@@ -138,6 +138,10 @@ class PolicyNode(AutostartNode):
         self._afterwork.stop()
         if self._made is not None:
             self._made.close()
+        # torch aborts a process that ends while a thread is inside of it.
+        self._afterwork.rest(1.0)
+        if self._worker is not None:
+            self._worker.join(1.0)
 
     def _load(self) -> None:
         try:

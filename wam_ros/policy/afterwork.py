@@ -41,7 +41,7 @@ class Afterwork:
         self._change = threading.Condition()
         self._next: tuple[int, Afterthought, Any, float] | None = None
         self._current = 0
-        self._closed = False
+        self._closed = self._busy = False
         self._expected = {"surprise": 0.0, "frame": 0.0}
         self.shown = self.dropped = 0
         """Frames handed out, and afterthoughts that were cut short."""
@@ -53,7 +53,7 @@ class Afterwork:
         with self._change:
             self._current += 1
             skipped, self._next = self._next, (self._current, thought, context, due)
-            self._change.notify()
+            self._change.notify_all()
         if skipped is not None:  # the thread is still at a piece of the one before
             self.dropped += 1
             self._on_surprise(skipped[2], float("nan"))
@@ -63,12 +63,17 @@ class Afterwork:
         with self._change:
             self._current += 1
 
+    def rest(self, seconds: float) -> bool:
+        """Wait until no piece is under way, at most ``seconds``; whether that is so."""
+        with self._change:
+            return self._change.wait_for(lambda: not self._busy, seconds)
+
     def close(self) -> None:
         """Stop, and end the thread once the piece under way is done."""
         with self._change:
             self._current += 1
             self._closed = True
-            self._change.notify()
+            self._change.notify_all()
 
     def seconds(self) -> dict[str, float]:
         """Expected time of a piece, by kind."""
@@ -82,12 +87,16 @@ class Afterwork:
                     return
                 assert self._next is not None
                 work, self._next = self._next, None
+                self._busy = True
             try:
                 self._empty(*work)
             except Exception as err:  # a decoder out of memory must not end the thread
                 self.dropped += 1
                 self._on_error(err)
             del work  # it holds the model
+            with self._change:
+                self._busy = False
+                self._change.notify_all()
 
     def _empty(self, number: int, thought: Afterthought, context: Any, due: float) -> None:
         surprise = float("nan")
