@@ -28,7 +28,7 @@ class Argument:
 
 
 _BOOL = ("true", "false")
-MODEL_ARGUMENTS = ("checkpoint", "base", "tokenizer", "device", "precision")
+MODEL_ARGUMENTS = ("checkpoint", "base", "tokenizer", "device", "precision", "ranks")
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "latency": float,
     "period": float,
@@ -48,12 +48,19 @@ ARGUMENTS = (
     Argument("checkpoint", "", "policy:=wam: checkpoint folder in the released layout"),
     Argument("base", "", "policy:=wam: what a LoRA checkpoint was trained on"),
     Argument("tokenizer", "", "policy:=wam: tokenizer folder; empty: beside the weights"),
-    Argument("device", "auto", "policy:=wam: auto, cuda, cuda:1 or cpu"),
+    Argument("device", "auto", "policy:=wam: auto, cuda, cuda:1, cpu; two for two ranks"),
     Argument(
         "precision",
         "auto",
         "policy:=wam: auto takes bf16 on a GPU and fp32 without",
         ("auto", "bf16", "fp16", "fp32"),
+    ),
+    Argument("ranks", "1", "policy:=wam: 2 splits guidance over two GPUs", ("1", "2")),
+    Argument(
+        "imagined_video",
+        "auto",
+        "policy:=wam: publish what the model expects to see; auto: where that is nearly free",
+        ("auto", *_BOOL),
     ),
     Argument(
         "model_python",
@@ -187,6 +194,8 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         "stall_after": float(v["stall_after"]),
         "replay_file": v["replay_file"],
         **{n: v[n] for n in MODEL_ARGUMENTS},
+        "imagined_video": v["imagined_video"],
+        "ranks": int(v["ranks"]),
         **{n: value for n, value in v.items() if n.startswith("server") and n not in _NUMBERS},
         "server_timeout": float(v["server_timeout"]),
         "server_wait": float(v["server_wait"]),

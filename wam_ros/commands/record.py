@@ -171,8 +171,10 @@ def _convert(args: argparse.Namespace, options: Any) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from wam_ros.jsonfile import write_json
-    from wam_ros.recording.dataset import assemble, check_target, convert_all, find_bags
+    from wam_ros.recording.bags import find_bags
+    from wam_ros.recording.dataset import assemble, check_target, convert_all
     from wam_ros.recording.gear import DatasetError
+    from wam_ros.recording.reader import BagError
     from wam_ros.recording.report import write_report
 
     console = Console(stderr=True, highlight=False)
@@ -198,7 +200,7 @@ def _convert(args: argparse.Namespace, options: Any) -> int:
             outcome = assemble(summaries, args.out, args.lerobot)
         finally:
             write_report(summaries, args.out, options.limits)
-    except DatasetError as err:
+    except (DatasetError, BagError) as err:
         print(f"wam dataset: {err}", file=sys.stderr)
         return 1
     outcome["seconds"] = round(time.monotonic() - started, 2)

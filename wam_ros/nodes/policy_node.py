@@ -8,13 +8,17 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from array import array
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float32, String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
@@ -33,6 +37,7 @@ from wam_ros.nodes.convert import (
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.instruction_server import InstructionServer
 from wam_ros.nodes.lifecycle import AutostartNode, run
+from wam_ros.policy.afterwork import Afterwork
 from wam_ros.policy.base import Policy, PolicyError, Window, device_lost, frame_rows
 from wam_ros.policy.cadence import Latency, Scheduler
 from wam_ros.policy.fit import view_note
@@ -46,6 +51,8 @@ LATCHED = QoSProfile(
     depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# The frames of a chunk come in bursts of four; a viewer that is slow may lose old ones.
+FRAMES = QoSProfile(depth=16, reliability=ReliabilityPolicy.BEST_EFFORT)
 _MAX_OBSERVATION_AGE = 0.5
 _SILENCE = 3.0
 """Seconds after which an executor that said nothing (it speaks at 10 Hz) is not there."""
@@ -67,8 +74,11 @@ class PolicyNode(AutostartNode):
             "server_wait": 60.0, "server_token_file": "", "server_ca": "", "server_names": "",
             "server_actions": "auto", "server_channels": "", "checkpoint": "", "base": "",
             "tokenizer": "", "device": "auto", "precision": "auto", "stall_after": 10.0,
+            "imagined_video": "auto", "ranks": 1,
         }  # fmt: skip
-        self._p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+        # On a command line `true` is a bool, where `auto` is a string.
+        loose = {"imagined_video": ParameterDescriptor(dynamic_typing=True)}
+        self._p = {k: self.declare_parameter(k, v, loose.get(k)).value for k, v in defaults.items()}
         self.contract = load_contract(str(self._p["robot"]))
         rates = self.contract.rates
         self._scheduler = Scheduler(
@@ -92,6 +102,12 @@ class PolicyNode(AutostartNode):
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
         self._interfaces()
+        self._afterwork = Afterwork(
+            lambda late, value: self._surprise_out.publish(Float32(data=value)),
+            self._publish_frame,
+            self._now,
+            self._on_afterwork_error,
+        )
 
     def _interfaces(self) -> None:
         self._state_out = self.create_publisher(PolicyState, "policy_state", LATCHED)
@@ -100,6 +116,7 @@ class PolicyNode(AutostartNode):
             JointTrajectory, "action_chunk/joint_trajectory", RELIABLE
         )
         self._surprise_out = self.create_publisher(Float32, "surprise", 10)
+        self._video_out = self.create_publisher(CompressedImage, "imagined_video", FRAMES)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         self.create_subscription(
@@ -136,8 +153,13 @@ class PolicyNode(AutostartNode):
 
     def _let_go(self) -> None:
         """End sessions on servers; also while the backend is still loading."""
+        self._afterwork.stop()
         if self._made is not None:
             self._made.close()
+        # torch aborts a process that ends while a thread is inside of it.
+        self._afterwork.rest(1.0)
+        if self._worker is not None:
+            self._worker.join(1.0)
 
     def _load(self) -> None:
         try:
@@ -242,6 +264,7 @@ class PolicyNode(AutostartNode):
             return
         self._reason = decision.reason
         self._scheduler.called(now)
+        self._afterwork.stop()
         self._called_with = newest.t0
         # Rows of an older chunk say nothing about the last one, which may have been refused.
         executed = self._rows if self._rows_of == self._sequence else 0.0
@@ -266,6 +289,7 @@ class PolicyNode(AutostartNode):
             if fresh:
                 backend.reset(instruction)
             chunk = backend.infer(window)
+            thought = getattr(backend, "imagine", lambda: None)()
         except ValueError as err:  # an instruction nobody understands is the speaker's mistake
             self.get_logger().warning(str(err))
             self._set(READY, str(err))
@@ -286,7 +310,7 @@ class PolicyNode(AutostartNode):
         if instruction != self._instruction:
             return  # the instruction changed meanwhile: this chunk answers the old one
         self._latency.add(end - begin)
-        self._publish_chunk(
+        late = self._publish_chunk(
             replace(
                 chunk,
                 sequence=self._sequence + 1,
@@ -297,8 +321,13 @@ class PolicyNode(AutostartNode):
                 context_flags=chunk.context_flags | (2 if fresh else 0),
             )
         )
+        if thought is not None:
+            thought = replace(thought, frames=((t, _jpeg(rgb)) for t, rgb in thought.frames))
+            due = self._scheduler.next_call(self._latency.percentile(95))
+            self._afterwork.start(thought, due, late)
 
-    def _publish_chunk(self, chunk: ActionChunk) -> None:
+    def _publish_chunk(self, chunk: ActionChunk) -> float:
+        """Send a chunk; returns by how many seconds its rows run behind its stamps."""
         self._sequence, self._failing = chunk.sequence, False
         self._sent = [*self._sent[-10:], self._now()]
         # In sync the executor starts the rows on arrival; see Executor.
@@ -307,11 +336,20 @@ class PolicyNode(AutostartNode):
         self._scheduler.delivered(chunk.t_end + late)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
         self._trajectory_out.publish(chunk_to_trajectory(chunk))
-        surprise = getattr(self._backend, "surprise", None)
-        if surprise is not None:
-            self._surprise_out.publish(Float32(data=float(surprise)))
         if self._phase != RUNNING:
             self._set(RUNNING, self._reason)
+        return late
+
+    def _publish_frame(self, late: float, stamp: float, jpeg: bytes) -> None:
+        message = CompressedImage(format="jpeg", data=array("B", jpeg))
+        message.header.stamp = to_stamp(stamp + late)
+        message.header.frame_id = self.contract.robot
+        self._video_out.publish(message)
+
+    def _on_afterwork_error(self, error: Exception) -> None:
+        self.get_logger().warning(
+            f"imagined video: {type(error).__name__}: {error}", throttle_duration_sec=10.0
+        )
 
     # ---- telemetry -----------------------------------------------------------------------------
 
@@ -322,7 +360,7 @@ class PolicyNode(AutostartNode):
             msg = PolicyState(
                 state=self._phase,
                 state_name=STATE_NAMES[self._phase],
-                reason=self._reason,
+                reason=getattr(backend, "notice", "") or self._reason,
                 backend=str(self._p["policy"]),
                 model=backend.model if backend else "",
                 precision=backend.precision if backend else "",
@@ -351,7 +389,14 @@ class PolicyNode(AutostartNode):
         more = getattr(self._backend, "diagnostics", None)
         if self._phase in (READY, RUNNING) and more is not None:
             values |= more()
+        if self._afterwork.shown or self._afterwork.dropped:
+            values["imagined frames"] = str(self._afterwork.shown)
+            values["imagined videos cut short"] = str(self._afterwork.dropped)
         self._diagnostics_out.publish(status(self, "policy", level, text, values))
+
+
+def _jpeg(rgb: Any) -> bytes:
+    return bytes(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
 
 
 def main() -> int:

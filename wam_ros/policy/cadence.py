@@ -97,13 +97,19 @@ class Scheduler:
             reason = f"{reason}; {why}" if reason else why
         return cadence, reason
 
+    def next_call(self, p95: float) -> float:
+        """When the next call is due at the earliest, on the clock of ``now``; -inf for at once."""
+        if self._rows_end is None:
+            return float("-inf")
+        cadence, _ = self.in_force(p95)
+        if cadence == "sliding":
+            return self._last_call + self.period
+        return self._rows_end - (p95 if cadence == "async" else 0.0)
+
     def decide(self, now: float, p95: float, resting: bool) -> Decision:
         """Whether to start a call at ``now``; ``resting`` says that the executor holds."""
         cadence, reason = self.in_force(p95)
         if self._rows_end is None:  # nothing under way: the first call of an instruction
             return Decision(True, cadence, reason)
-        if cadence == "sliding":
-            return Decision(now - self._last_call >= self.period - 1e-3, cadence, reason)
-        if cadence == "async":
-            return Decision(now >= self._rows_end - p95, cadence, reason)
-        return Decision(now >= self._rows_end and resting, cadence, reason)
+        due = now >= self.next_call(p95) - (1e-3 if cadence == "sliding" else 0.0)
+        return Decision(due and (resting or cadence != "sync"), cadence, reason)
