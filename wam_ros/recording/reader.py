@@ -21,11 +21,12 @@ class BagError(ValueError):
 
 @dataclass(frozen=True)
 class Raw:
-    """One serialized message; times in nanoseconds."""
+    """One serialized message; time in nanoseconds, ``sequence`` as its publisher counted."""
 
     topic: str
     log_ns: int
     data: bytes
+    sequence: int = 0
 
 
 class BagReader:
@@ -74,7 +75,9 @@ class BagReader:
                     self.truncated = f"{path.name} is cut: {type(err).__name__}"
                     return
                 if isinstance(record, Message):
-                    yield Raw(topics[record.channel_id], record.log_time, record.data)
+                    yield Raw(
+                        topics[record.channel_id], record.log_time, record.data, record.sequence
+                    )
                 elif isinstance(record, Schema):
                     schemas[record.id] = record
                 elif isinstance(record, Channel):

@@ -8,10 +8,10 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wam_ros.recording import metadata
 from wam_ros.recording.bag import BagWriter
@@ -27,6 +27,20 @@ _QUEUE_BYTES = 512 * 1024 * 1024
 
 class RecorderError(RuntimeError):
     """An episode that cannot be started, ended or discarded; says why and what to do."""
+
+
+class Arrival(NamedTuple):
+    """One serialized message as it came: ``arrival`` in s on the monotonic clock, rest in ns.
+
+    ``sequence`` counts its publisher's messages, None where that is not known.
+    """
+
+    topic: str
+    data: bytes
+    log_ns: int
+    publish_ns: int
+    sequence: int | None
+    arrival: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,8 @@ class Recorder:
         Builds the Episode for an instruction.
     on_abort
         Called with the reason when the disk guard ends an episode by itself.
+    on_thread
+        Called first by the thread that writes, for example to lower its priority.
     """
 
     def __init__(
@@ -72,8 +88,10 @@ class Recorder:
         settings: Settings,
         make_episode: Callable[[str], Episode],
         on_abort: Callable[[str], None] = lambda _: None,
+        on_thread: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings, self._make, self._on_abort = settings, make_episode, on_abort
+        self._on_thread = on_thread
         self._guard = DiskGuard(settings.out, settings.min_free)
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -148,33 +166,38 @@ class Recorder:
             self._thread.start()
             return bag.folder
 
-    def put(
-        self, topic: str, data: bytes, log_ns: int, publish_ns: int, sequence: int | None
-    ) -> None:
-        """Take one serialized message; returns at once, also while the disk is slow."""
-        monitor = self._monitors.get(topic)
-        if self._bag is None or monitor is None:
+    def put(self, arrivals: Sequence[Arrival]) -> None:
+        """Take serialized messages; returns at once, also while the disk is slow."""
+        if self._bag is None:
             return
-        monitor.add(time.monotonic(), data, sequence)
-        if self._queued > _QUEUE_BYTES:
-            self._overflow += 1  # memory is finite; said in the status and in the report
-            return
-        self._queued += len(data)
-        self._queue.put((topic, data, log_ns, publish_ns, sequence or 0))
+        accepted = []
+        for message in arrivals:
+            monitor = self._monitors.get(message.topic)
+            if monitor is None:
+                continue
+            monitor.add(message.arrival, message.data, message.sequence)
+            if self._queued > _QUEUE_BYTES:
+                self._overflow += 1  # memory is finite; said in the status and in the report
+                continue
+            self._queued += len(message.data)
+            accepted.append(message)
+        if accepted:
+            self._queue.put(accepted)
 
-    def _write(self, bag: BagWriter, messages: queue.SimpleQueue[Any]) -> None:
+    def _write(self, bag: BagWriter, batches: queue.SimpleQueue[Any]) -> None:
+        self._on_thread()
         checked = time.monotonic()
         while True:
             try:
-                item = messages.get(timeout=0.2)
+                batch = batches.get(timeout=0.5)
             except queue.Empty:
-                item = ()
-            if item is None:
+                batch = ()
+            if batch is None:
                 return
             try:
-                if item:
-                    bag.write(*item)
-                    self._queued -= len(item[1])
+                for topic, data, log_ns, publish_ns, sequence, _ in batch:
+                    bag.write(topic, data, log_ns, publish_ns, sequence or 0)
+                    self._queued -= len(data)
                 bag.flush_if_due()
             except OSError as err:
                 self._abort(bag, f"cannot write {bag.folder}: {err}")
