@@ -8,38 +8,23 @@ seconds; emptying them costs a call per message and twenty wake-ups a second.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
+from wam_ros.nodes.mailbox import Unspun
+from wam_ros.nodes.scheduling import behave_as_batch
 from wam_ros.recording.monitor import header_stamp
 from wam_ros.recording.recorder import Arrival
 
 PERIOD = 0.05
 """Seconds between two rounds."""
-
-
-class Unserved(CallbackGroup):
-    """Keeps its subscriptions out of every executor's wait set; somebody else takes from them."""
-
-    def can_execute(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        """Nothing was begun."""
 
 
 class Inbox:
@@ -51,11 +36,14 @@ class Inbox:
         Owns the subscriptions; its parameter ``use_sim_time`` decides whose time ``log_ns`` is.
     deliver
         Gets what waited; called by one thread at a time.
+    nice
+        Niceness of the thread. The middleware's threads are not touched: they have little to do
+        and must do it in time.
     """
 
-    def __init__(self, node: Node, deliver: Callable[[list[Arrival]], None]) -> None:
-        self._node, self._deliver = node, deliver
-        self._group = Unserved()
+    def __init__(self, node: Node, deliver: Callable[[list[Arrival]], None], nice: int = 0) -> None:
+        self._node, self._deliver, self._nice = node, deliver, nice
+        self._group = Unspun()
         self._subscriptions: list[tuple[str, Any, int]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -116,7 +104,7 @@ class Inbox:
         )
 
     def _run(self) -> None:
-        behave_as_batch()
+        behave_as_batch(self._nice)
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due = max(due + PERIOD, time.monotonic())
@@ -155,17 +143,6 @@ def profile(depth: int, latched: bool = False) -> QoSProfile:
         reliability=ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.VOLATILE,
     )
-
-
-def behave_as_batch(nice: int | None = None) -> None:
-    """Let the calling thread wait its turn: it preempts nobody when it wakes, and is nicer.
-
-    The middleware's threads are not touched; they have little to do and must do it in time.
-    """
-    nice = int(os.environ.get("WAM_NICE", "5")) if nice is None else nice
-    if os.environ.get("WAM_BATCH", "1") == "1":
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def _by_arrival(message: Arrival) -> float:

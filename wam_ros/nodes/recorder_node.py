@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from wam_ros.contract import ContractError, load_contract
 from wam_ros.contract.model import Camera
 from wam_ros.msg import ActionChunk, ExecutorState, PolicyState, SimState
 from wam_ros.nodes.diagnostics import status
-from wam_ros.nodes.inbox import Inbox, behave_as_batch, profile
+from wam_ros.nodes.inbox import Inbox, profile
 from wam_ros.nodes.lifecycle import run
+from wam_ros.nodes.scheduling import behave_as_batch
 from wam_ros.nodes.types import TypeMissing, message_type, source_type
 from wam_ros.recording import metadata
 from wam_ros.recording.episode import VERDICTS, Episode
@@ -49,6 +51,7 @@ class RecorderNode(Node):  # type: ignore[misc]
         defaults: dict[str, Any] = {
             "robot": "agibot_g1", "sim": False, "out": "episodes", "auto": False,
             "compression": "none", "min_free_gb": 2.0, "record_observations": False,
+            "nice": 0,
         }  # fmt: skip
         p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(str(p["robot"]))
@@ -59,13 +62,13 @@ class RecorderNode(Node):  # type: ignore[misc]
             Settings(out, str(p["compression"]), int(float(p["min_free_gb"]) * 1e9)),
             self._episode,
             self.get_logger().error,
-            behave_as_batch,
+            partial(behave_as_batch, int(p["nice"])),
         )
         self._instruction = ""
         self._succeeded = False
         self._latched: dict[str, Arrival] = {}
         self._latched_topics = {self.resolve_topic_name(name) for name in _LATCHED}
-        self._inbox = Inbox(self, self._take)
+        self._inbox = Inbox(self, self._take, int(p["nice"]))
         self._types: dict[str, str] = {}
         self._rates: dict[str, float] = {}
         self._subscribe(bool(p["record_observations"]))
