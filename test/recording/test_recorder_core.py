@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic import Scene
 
 from wam_ros.contract import load_contract
-from wam_ros.recording import metadata
+from wam_ros.recording import metadata, screen
 from wam_ros.recording.bag import BagWriter
 from wam_ros.recording.definitions import DefinitionMissing, definition
 from wam_ros.recording.episode import Episode
@@ -50,7 +50,8 @@ def test_keys_do_what_they_say() -> None:
     assert keys.press(" ") and client.calls == [("start", "fold it")]
     assert keys.press("q"), "an episode that runs is not left behind"
     assert keys.press(" ") and keys.asking and len(client.calls) == 1
-    assert "how did it go" in "\n".join(keys.lines())
+    shown = screen.lines(keys, client.status, 80, 24)
+    assert "How did it go?" in [t for t, _ in shown]
     keys.press("s")
     assert client.calls[-1] == ("stop", "success") and not keys.asking
     keys.press("d")

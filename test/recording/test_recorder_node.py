@@ -58,15 +58,17 @@ def test_episodes_by_service(node_process, tmp_path: Path) -> None:
         gone = stop(robot, DISCARD)
         assert Path(gone.path) == tmp_path / "discarded" / Path(second.path).name
         assert not Path(second.path).exists() and Path(gone.path).is_dir()
+        # The running one is gone; the last is the one before it, and it can be discarded once.
+        assert Path(stop(robot, DISCARD).path).name == Path(begun.path).name
         nothing = stop(robot, DISCARD)
         assert not nothing.success and "no episode was recorded" in nothing.message
         assert not stop(robot, 9).success
-    bag = BagReader(Path(begun.path))
+    bag = BagReader(tmp_path / "discarded" / Path(begun.path).name)
     topics = {m.topic for m in bag.messages()}
     assert {s.topic for s in YAM.inputs} <= topics
     episode = bag.episode()
     assert episode is not None and not bag.truncated
-    assert episode.instruction == "fold the towel" and episode.verdict == "failure"
+    assert episode.instruction == "fold the towel" and episode.verdict == "discard"
     assert episode.contract().robot == "yam" and episode.contract_text == Path(YAM.path).read_text()
     assert episode.versions["mcap"] != "not installed" and episode.started
 

@@ -71,6 +71,7 @@ class RecorderNode(Node):  # type: ignore[misc]
         self._inbox = Inbox(self, self._take, int(p["nice"]))
         self._types: dict[str, str] = {}
         self._rates: dict[str, float] = {}
+        self._shown: list[str] = []
         self._subscribe(bool(p["record_observations"]))
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         self.create_subscription(
@@ -94,6 +95,7 @@ class RecorderNode(Node):  # type: ignore[misc]
                 self._rates[source.topic] = source.rate
         for command in self.contract.command_sources:
             self._listen(command.topic, command.type, _ROWS)
+        self._shown = list(self._types)
         for name, kind, _ in OWN:
             self._listen(self.resolve_topic_name(name), kind, 100, name in _LATCHED)
         if observations:
@@ -166,6 +168,7 @@ class RecorderNode(Node):  # type: ignore[misc]
             return response
         response.success, response.path = True, str(folder)
         response.message = f"recording {folder.name}"
+        self._publish_status()
         return response
 
     def _on_stop(self, request: Any, response: Any) -> Any:
@@ -183,6 +186,7 @@ class RecorderNode(Node):  # type: ignore[misc]
         response.success, response.path = True, str(folder)
         response.message = f"{folder.name}: {verdict}"
         self.get_logger().info(response.message)
+        self._publish_status()
         return response
 
     def _on_instruction(self, message: Any) -> None:
@@ -242,6 +246,9 @@ class RecorderNode(Node):  # type: ignore[misc]
             "instruction": self._instruction,
             "warnings": "\n".join(s.warnings),
         }
+        for topic in self._shown:
+            wanted = f" of {self._rates[topic]:g}" if topic in self._rates else ""
+            values[f"Hz {topic}"] = f"{s.rates.get(topic, 0.0):.1f}{wanted}"
         level = 1 if s.warnings else 0
         self._diagnostics.publish(status(self, "recorder", level, text, values))
 

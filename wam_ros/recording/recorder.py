@@ -66,6 +66,8 @@ class Status:
     warnings: tuple[str, ...]
     episodes: int
     last: str
+    rates: dict[str, float]
+    """Topic -> messages per second at present, also between episodes."""
 
 
 class Recorder:
@@ -99,6 +101,7 @@ class Recorder:
         self._bag: BagWriter | None = None
         self._thread: threading.Thread | None = None
         self._monitors: dict[str, TopicMonitor] = {}
+        self._idle: dict[str, TopicMonitor] = {}
         self._began = 0.0
         self._overflow = 0
         self._failed = ""
@@ -141,7 +144,7 @@ class Recorder:
                 bag = BagWriter(self._name(instruction), episode, self._settings.compression)
             except OSError as err:
                 raise RecorderError(f"cannot write to {self._settings.out}: {err}") from err
-            self._monitors = {}
+            self._monitors, self._idle = {}, {}
             for topic in topics:
                 try:
                     bag.add_topic(topic)
@@ -167,8 +170,14 @@ class Recorder:
             return bag.folder
 
     def put(self, arrivals: Sequence[Arrival]) -> None:
-        """Take serialized messages; returns at once, also while the disk is slow."""
+        """Take serialized messages; returns at once, also while the disk is slow.
+
+        Between episodes they are counted, so that `status` can tell who is there, and dropped.
+        """
         if self._bag is None:
+            for message in arrivals:
+                watch = self._idle.setdefault(message.topic, TopicMonitor(message.topic))
+                watch.add(message.arrival, message.data, message.sequence)
             return
         accepted = []
         for message in arrivals:
@@ -247,33 +256,35 @@ class Recorder:
                 raise RecorderError(
                     f"{bag.folder} could not be finished ({err}); it is repaired at next start"
                 ) from err
+            if verdict == "discard":
+                return self._discard(folder)  # the one before it stays the last
             self.episodes += 1
             self._last = folder
-            return self._discard() if verdict == "discard" else folder
+            return folder
 
     def _judge_last(self, verdict: Verdict, note: str) -> Path:
         if self._last is None:
             raise RecorderError("nothing is being recorded and no episode was recorded before")
         if verdict == "discard":
-            metadata.amend(self._last, {"wam_verdict": verdict})
-            return self._discard()
+            folder, self._last = self._last, None  # a second press must not take one more
+            metadata.amend(folder, {"wam_verdict": verdict})
+            self.episodes -= 1
+            return self._discard(folder)
         custom = {"wam_verdict": str(verdict)}
         metadata.amend(self._last, {**custom, **({"wam_note": note} if note else {})})
         return self._last
 
-    def _discard(self) -> Path:
-        assert self._last is not None
-        target = self._settings.out / DISCARDED / self._last.name
+    def _discard(self, folder: Path) -> Path:
+        target = self._settings.out / DISCARDED / folder.name
         target.parent.mkdir(exist_ok=True)
-        self._last.rename(target)
-        self._last = None
-        self.episodes -= 1
+        folder.rename(target)
         return target
 
     def status(self) -> Status:
         """Figures and warnings of the running, or else the last, episode."""
         now, bag = time.monotonic(), self._bag
         monitors = list(self._monitors.values())
+        watched = monitors if bag else list(self._idle.values())
         warnings = [m.warning(now, self._began) for m in monitors] if bag else []
         if self._overflow:
             warnings.insert(0, f"{self._overflow} messages dropped: the disk is too slow")
@@ -288,6 +299,7 @@ class Recorder:
             warnings=tuple(w for w in [self._failed, *warnings] if w),
             episodes=self.episodes,
             last=str(self._last or ""),
+            rates={m.topic: m.current(now) for m in watched},
         )
 
     def loss(self) -> dict[str, tuple[int, int]]:
