@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ OWN = (
 )
 # Messages that may wait in the middleware: some seconds of either kind.
 _PICTURES, _ROWS = 120, 5000
+_ECHO = 3.0
+"""Seconds a policy may take to repeat a new instruction in its state."""
 _LATCHED = ("executor_state", "policy_state")
 _RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable"}
 _DURABILITY = {DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}
@@ -65,6 +68,7 @@ class RecorderNode(Node):  # type: ignore[misc]
             partial(behave_as_batch, int(p["nice"])),
         )
         self._instruction = ""
+        self._echo_by = 0.0
         self._succeeded = False
         self._latched: dict[str, Arrival] = {}
         self._latched_topics = {self.resolve_topic_name(name) for name in _LATCHED}
@@ -190,11 +194,16 @@ class RecorderNode(Node):  # type: ignore[misc]
         return response
 
     def _on_instruction(self, message: Any) -> None:
-        self._follow(message.data.strip())
+        text = message.data.strip()
+        self._echo_by = time.monotonic() + _ECHO
+        self._follow(text)
 
     def _on_policy(self, message: Any) -> None:
-        # A policy that gives up its instruction ends the episode too.
-        if message.instruction != self._instruction:
+        """A policy that gives up its instruction ends the episode, too."""
+        if message.instruction == self._instruction:
+            self._echo_by = 0.0
+        elif time.monotonic() >= self._echo_by:
+            # Sooner, it is a state from before it heard: it would cut the new episode in two.
             self._follow(message.instruction)
 
     def _follow(self, instruction: str) -> None:
