@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration, Time
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.records import Schema
 from mcap_ros2.decoder import DecoderFactory
@@ -82,6 +82,7 @@ def test_the_same_fields_and_values(kind: str) -> None:
 
     quick = quick_decoder(kind, definition(kind), refuse)
 
+    @settings(deadline=None)
     @given(st.lists(messages[kind], min_size=1, max_size=4))
     def check(sent: list[Any]) -> None:
         for message in sent:  # one decoder for all: what it remembers must not leak into the next

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from robot import Robot
 
@@ -165,6 +165,7 @@ class Client:
         return True, "ok"
 
 
+@settings(deadline=None)
 @given(
     st.integers(10, 200), st.integers(5, 60), st.booleans(), st.integers(0, 20),
     st.integers(0, 12), st.text(max_size=200).filter(lambda t: "\n" not in t),
