@@ -40,6 +40,7 @@ from wam_ros.nodes.convert import chunk_from_msg, to_stamp
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.mailbox import Mailbox, Unspun
 from wam_ros.nodes.publishers import command_publisher
+from wam_ros.nodes.scheduling import short_slice
 from wam_ros.nodes.sources import poll_states
 from wam_ros.perception.joints import JointError, read
 from wam_ros.resources import share
@@ -352,6 +353,7 @@ def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
     # The control thread must not wait the default 5 ms for another thread to yield.
     sys.setswitchinterval(0.00002)
+    short_slice()  # nor a time slice of another process, where the loop has no real-time priority
     # The default handler would end the context before the arm has come to rest.
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     stop = threading.Event()
