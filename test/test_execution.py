@@ -17,6 +17,7 @@ from wam_ros.execution.offline import Run
 
 G1 = load_contract("agibot_g1")
 DROID = load_contract("franka_droid")
+YAM = load_contract("yam")
 DT = 1.0 / G1.rates.control
 N = len(G1.control_names)
 
@@ -261,6 +262,58 @@ def test_rows_on_the_edge_of_the_range_end_at_rest() -> None:
     run = drive(3.0, [(0.15 * k, chunk(0.15 * k, rows, k + 1)) for k in range(4)], core)
     assert core.mode is Mode.HOLDING and core.at_rest
     assert run.commands[:, 5].max() <= UPPER[5]
+
+
+def one_path(apart: float, latency: float, size: float, omega: float, seconds: float):
+    """Chunks cut every ``apart`` seconds from one swing of a YAM joint, and the swing itself."""
+    wanted = home(YAM)
+    joint = YAM.control_names.index("left_joint2")
+
+    def at(t: np.ndarray) -> np.ndarray:
+        return wanted + size * (1 - np.cos(omega * t))[:, None] * np.eye(len(wanted))[joint]
+
+    stream = [
+        (t0 + latency, chunk(t0, at(t0 + np.arange(24) / 30), k, "async", YAM))
+        for k, t0 in enumerate(np.arange(0.0, seconds, apart), start=1)
+    ]
+    return stream, lambda t: at(t)[:, joint], joint
+
+
+@pytest.mark.parametrize("apart", [0.1, 0.27, 0.6])
+@pytest.mark.parametrize("latency", [0.0, 0.1])
+@pytest.mark.parametrize(("size", "omega"), [(0.3, 5.0), (0.4, 4.4), (0.7, 3.3), (1.0, 2.8)])
+def test_chunks_of_one_path_close_to_the_limits_are_followed(apart, latency, size, omega) -> None:
+    """7.5 to 7.8 of 8 rad/s2: replanned again and again, the joint must not fall behind."""
+    stream, truth, joint = one_path(apart, latency, size, omega, 4.0)
+    run = drive(4.0, stream, armed(contract=YAM))
+    assert not any(run.refusals)
+    if apart + latency < 0.6:  # else each chunk is braked for its end
+        late = np.abs(run.commands[1500:, joint] - truth(run.times[1500:]))
+        assert late.max() < 0.05
+
+
+@pytest.mark.parametrize("lost", [0.1, 0.3])
+def test_lost_cycles_do_not_pile_up(lost: float) -> None:
+    """A busy machine loses cycles all the time: the motion stays with the clock all the same."""
+    stream, truth, joint = one_path(0.27, 0.05, 0.5, 2.0, 8.0)
+    clock = DT * np.arange(4000)
+    clock = clock[np.random.default_rng(2).random(len(clock)) >= lost]
+    run = execute(armed(contract=YAM), stream, clock)
+    assert not any(run.refusals)
+    assert np.abs(run.commands[:, joint] - truth(run.times))[len(clock) // 2 :].max() < 0.15
+
+
+def test_a_loop_that_loses_half_its_cycles_holds_and_says_so() -> None:
+    stream, _, _ = one_path(0.27, 0.05, 0.5, 2.0, 3.0)
+    core, reasons = armed(contract=YAM), set()
+
+    def robot(_: float, reference: np.ndarray) -> np.ndarray:
+        reasons.add(core.reason)
+        return reference
+
+    execute(core, stream, 2 * DT * np.arange(750), robot)
+    assert any("misses too many cycles" in r for r in reasons)
+    assert not any("gate" in r for r in reasons)
 
 
 def test_late_chunk_uses_only_its_future_rows() -> None:

@@ -34,6 +34,7 @@ from wam_ros.execution.velocity import VelocityKeys
 
 _SETTLE = 1.0  # s after the last row within which the reference should have come to rest
 _STEADY = 0.5  # s without a jump in the readings before arming
+_BEHIND = 0.4  # s that the motion may be behind its time line
 _EARLY = 0.5  # s that a stamp may lie ahead of our clock
 WARM_UP = 4
 """ActionChunk.CONTEXT_WARM_UP: such a chunk's latency says nothing."""
@@ -208,13 +209,10 @@ class Executor:
             smooth = np.clip(savgol(placed.rows), self._lower, self._upper)
             placed = Targets(placed.times, smooth, placed.step)
         offset = np.where(self._gripper, 0.0, self._limiter.position - placed.at(time))
-        worst = int(np.argmax(np.abs(offset)))
-        if abs(offset[worst]) > s.reanchor_cap:
-            return (
-                f"{self.names[worst]} would start {abs(offset[worst]):.3f} away from the "
-                f"reference, more than {s.reanchor_cap}"
-            )
         tracking = self._targets if self.mode is Mode.TRACKING else None
+        beyond = self._far_off(offset, placed.at(time), tracking)
+        if beyond:
+            return beyond
         self._targets = ensemble(placed, tracking, 0.0 if sync else s.ensemble)
         self._chunk, self._newest_t0 = chunk, chunk.t0
         targets = reanchor(self._targets, time, offset, s.fade)
@@ -224,6 +222,25 @@ class Executor:
         self._seam = True
         self.mode, self.reason = Mode.TRACKING, ""
         return ""
+
+    def _far_off(self, offset: FloatArray, due: FloatArray, under_way: Targets | None) -> str:
+        """Why a chunk whose row ``due`` is ``offset`` from the reference is too far off, or ''.
+
+        A reference that still catches up with the rows under way may be further off, twice as far
+        at most, if the new rows go on from those: refused, it would follow the older ones anyway.
+        """
+        cap = self.settings.reanchor_cap
+        away = np.abs(offset)
+        if under_way is not None:
+            step = np.abs(due - under_way.at(self._pace.time))
+            away = np.where(away <= 2.0 * cap, np.minimum(away, step), away)
+        worst = int(np.argmax(np.where(self._gripper, 0.0, away)))
+        if self._gripper[worst] or away[worst] <= cap:
+            return ""
+        return (
+            f"{self.names[worst]} would start {abs(offset[worst]):.3f} away from the "
+            f"reference, more than {cap}"
+        )
 
     def _plan(self, targets: Targets, rest: float | None = None) -> None:
         """Fit the path from the present reference through what lies ahead of ``targets``.
@@ -367,6 +384,9 @@ class Executor:
         if now - self._last_tick > 0.1 and np.isfinite(self._last_tick):
             self._pace.skip(now)
             self.hold(f"control loop stood still for {now - self._last_tick:.2f} s")
+        elif self.mode is Mode.TRACKING and self._pace.late(now) > _BEHIND:
+            self._pace.skip(now)
+            self.hold("control loop misses too many cycles: is the machine overloaded?")
         if not self._leap_told and self.mode is not Mode.ESTOPPED:
             # A reading that no motion explains: nothing built on it can be trusted.
             self._leap_told = True
