@@ -331,6 +331,21 @@ def test_sync_chunk_starts_on_arrival() -> None:
     assert run.commands[-1, 0] == pytest.approx(HOME[0] + 0.2, abs=2e-3)
 
 
+def test_first_chunk_that_took_longer_than_its_rows_starts_on_arrival() -> None:
+    rows = HOME + np.linspace(0, 0.2, 24)[:, None] * np.eye(N)[0]
+    late = drive(2.0, [(1.0, chunk(0.0, rows))], armed())
+    assert "in the past" in late.refusals[0]
+    run = drive(3.0, [(1.0, chunk(0.0, rows, flags=4))], armed())
+    assert run.commands[-1, 0] == pytest.approx(HOME[0] + 0.2, abs=2e-3)
+
+
+def test_a_warm_up_chunk_into_a_motion_keeps_to_its_stamp() -> None:
+    core = armed()
+    still = np.tile(HOME, (24, 1))
+    drive(0.5, [(0.1, chunk(0.0, still, 1)), (0.4, chunk(0.1, still, 2, flags=4))], core)
+    assert core.counters.delay_rows == pytest.approx(9.0, abs=0.2)
+
+
 def test_time_scaling_slows_a_starved_arm_and_keeps_count_of_rows() -> None:
     rows = HOME + np.linspace(0, 0.3, 24)[:, None] * np.eye(N)[0]
     plain, slowed = armed(), armed(given=Settings(slowest=0.3))

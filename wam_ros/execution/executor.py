@@ -37,7 +37,7 @@ _STEADY = 0.5  # s without a jump in the readings before arming
 _BEHIND = 0.4  # s that the motion may be behind its time line
 _EARLY = 0.5  # s that a stamp may lie ahead of our clock
 WARM_UP = 4
-"""ActionChunk.CONTEXT_WARM_UP: such a chunk's latency says nothing."""
+"""ActionChunk.CONTEXT_WARM_UP: its latency says nothing; at rest, its rows start on arrival."""
 
 
 class Mode(enum.IntEnum):
@@ -195,10 +195,12 @@ class Executor:
         if self.mode is not Mode.TRACKING:
             self._pace.restart(now)
         time = self._pace.time
-        # In sync the arm held still while the policy thought, so the rows start on arrival and
-        # none is lost; otherwise each row is due at its stamp, less what was slowed since then.
+        # Where the arm held still while the policy thought (in sync, and before the first chunk
+        # of an instruction) the rows start on arrival and none is lost; otherwise each row is due
+        # at its stamp, less what was slowed since then.
         sync = chunk.cadence == "sync"
-        start = time if sync else self._pace.at(chunk.t0)
+        first = bool(chunk.context_flags & WARM_UP) and self.mode is not Mode.TRACKING
+        start = time if sync or first else self._pace.at(chunk.t0)
         placed, excess = place(chunk, self.names, start, self._lower, self._upper)
         worst = int(np.argmax(excess))
         if excess[worst] > s.reanchor_cap:

@@ -42,6 +42,7 @@ LATCHED = QoSProfile(
     depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+FIRST = ActionChunkMsg.CONTEXT_NEW_INSTRUCTION | ActionChunkMsg.CONTEXT_WARM_UP
 _MAX_OBSERVATION_AGE = 0.5
 
 
@@ -174,6 +175,10 @@ class PolicyNode(AutostartNode):
     def _now(self) -> float:
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
+    def _expected(self) -> float:
+        # What the first call of all took is no reason to leave the cadence asked for.
+        return self._latency.expected(0.4 * self._scheduler.horizon)
+
     def _tick(self) -> None:
         if self._lost:  # nothing in this process can bring a GPU context back; the supervisor can
             raise SystemExit(3)
@@ -186,7 +191,7 @@ class PolicyNode(AutostartNode):
             return
         if newest.t0 <= self._called_with:  # a model must not be shown the same frame twice
             return
-        decision = self._scheduler.decide(now, self._latency.percentile(95), self._resting)
+        decision = self._scheduler.decide(now, self._expected(), self._resting)
         if not decision.call:
             return
         self._reason = decision.reason
@@ -233,7 +238,7 @@ class PolicyNode(AutostartNode):
         end = self._now()
         if instruction != self._instruction:
             return  # the instruction changed meanwhile: this chunk answers the old one
-        self._latency.add(end - begin)
+        self._latency.add(end - begin, warm_up=fresh)
         self._publish_chunk(
             replace(
                 chunk,
@@ -242,15 +247,18 @@ class PolicyNode(AutostartNode):
                 inference_end=end,
                 instruction=instruction,
                 cadence=window.cadence,
-                context_flags=chunk.context_flags | (2 if fresh else 0),
+                context_flags=chunk.context_flags | (FIRST if fresh else 0),
             )
         )
 
     def _publish_chunk(self, chunk: ActionChunk) -> None:
         self._sequence = chunk.sequence
         self._sent = [*self._sent[-10:], self._now()]
-        # In sync the executor starts the rows on arrival; see Executor.
-        late = self._now() - chunk.t0 if chunk.cadence == "sync" else 0.0
+        # There the executor starts the rows on arrival; see Executor.
+        on_arrival = chunk.cadence == "sync" or (
+            self._resting and bool(chunk.context_flags & ActionChunkMsg.CONTEXT_WARM_UP)
+        )
+        late = self._now() - chunk.t0 if on_arrival else 0.0
         self._scheduler.horizon = chunk.horizon * chunk.step_period
         self._scheduler.delivered(chunk.t_end + late)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
@@ -274,7 +282,7 @@ class PolicyNode(AutostartNode):
                 backend=str(self._p["policy"]),
                 model=backend.model if backend else "",
                 precision=backend.precision if backend else "",
-                cadence=self._scheduler.in_force(self._latency.percentile(95))[0],
+                cadence=self._scheduler.in_force(self._expected())[0],
                 requested_cadence=self._scheduler.requested,
                 instruction=self._instruction,
                 chunks=self._sequence,
