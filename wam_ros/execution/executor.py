@@ -32,7 +32,7 @@ from wam_ros.execution.place import Targets, check_chunk, ensemble, place, reanc
 from wam_ros.execution.plan import Path, State, fit_within
 from wam_ros.execution.velocity import VelocityKeys
 
-_SETTLE = 1.0  # s after the last row within which the reference should have come to rest
+_REST = 1.95  # s after the last row within which the reference comes to rest
 _STEADY = 0.5  # s without a jump in the readings before arming
 _BEHIND = 0.4  # s that the motion may be behind its time line
 _EARLY = 0.5  # s that a stamp may lie ahead of our clock
@@ -420,8 +420,7 @@ class Executor:
                 if self._then_disarm:
                     self.disarm(self.reason)
             return command
-        over = self._pace.time - self._path.end
-        if over >= 0.0 and (limiter.at_rest or over > _SETTLE):
+        if self._pace.time >= self._path.end and (limiter.at_rest or self._must_stop()):
             self._forget()
             self.reason = "rows ran out; waiting for a chunk"
             # A joint that trails its path, or leans on the edge of its range, is stopped.
@@ -434,6 +433,12 @@ class Executor:
         command = limiter.follow(here, there, self._gripper)
         self.counters.limiter_ticks += int((limiter.limited & ~self._gripper).any())
         return command
+
+    def _must_stop(self) -> bool:
+        """Whether a joint that still trails its path has just the time left that a stop takes."""
+        assert self._targets is not None
+        left = self._targets.end + _REST - self._pace.time
+        return self._limiter.stop_time(self.settings.gentle) >= left
 
     @property
     def _share(self) -> float:
