@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,25 @@ def node_process(domain_id: int) -> Iterator[Callable[..., subprocess.Popen[str]
     for process in started:
         _stop(process)
     folder.cleanup()
+
+
+@pytest.fixture
+def bench(node_process) -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """A stand-in robot and ``start(*parameters)`` for a real executor node, armed on request."""
+    from stand_in import Robot
+
+    robot = Robot()
+
+    def start(*parameters: str, armed: bool = True) -> Any:
+        given = ["-r", "__ns:=/wam", "-p", "robot:=agibot_g1", "-p", "sim:=true"]
+        given += ["-p", f"armed:={str(armed).lower()}", *parameters]
+        process = node_process("wam_ros.nodes.executor_node", *given)
+        if armed:
+            robot.until(robot.mode("holding"))
+        return process
+
+    yield robot, start
+    robot.close()
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
