@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile(
+    "many", max_examples=int(os.environ.get("WAM_EXAMPLES", "2000")), deadline=None
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 

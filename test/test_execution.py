@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +22,12 @@ DROID = load_contract("franka_droid")
 YAM = load_contract("yam")
 DT = 1.0 / G1.rates.control
 N = len(G1.control_names)
+
+
+def examples(usual: int) -> settings:
+    """That many; with ``--hypothesis-profile=many`` what the profile says."""
+    many = settings.default.max_examples if settings.get_current_profile_name() == "many" else 0
+    return settings(max_examples=max(usual, many), deadline=None)
 
 
 def at_rate(contract: Contract, rate: float) -> Contract:
@@ -150,7 +158,7 @@ def assert_inside(run: Run, contract: Contract, period: float) -> None:
         assert np.all(found <= most + 4e-15 / period**order)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(stream=STREAMS, given=SETTINGS, rate=st.sampled_from([500.0, 1000.0]))
 def test_commands_stay_inside_every_limit(stream, given: Settings, rate: float) -> None:
     contract = at_rate(stream.pop("contract"), rate)
@@ -161,20 +169,26 @@ def test_commands_stay_inside_every_limit(stream, given: Settings, rate: float) 
     assert_inside(run, contract, 1.0 / rate)
 
 
-@settings(max_examples=30, deadline=None)
-@given(stream=STREAMS, given=SETTINGS, ticks=st.integers(20, 700))
-def test_a_stop_inside_the_limits_exists_at_any_tick(stream, given, ticks: int) -> None:
-    contract = stream.pop("contract")
+@examples(30)
+@given(
+    stream=STREAMS,
+    given=SETTINGS,
+    seconds=st.floats(0.04, 1.4),
+    rate=st.sampled_from([500.0, 1000.0]),
+)
+def test_a_stop_inside_the_limits_exists_at_any_tick(stream, given, seconds, rate) -> None:
+    contract, dt = at_rate(stream.pop("contract"), rate), 1.0 / rate
     core = armed(contract=contract, given=given)
-    before = drive(ticks * DT, random_stream(contract=contract, seconds=1.4, **stream), core)
+    ticks = round(seconds * rate)
+    before = drive(ticks * dt, random_stream(contract=contract, seconds=1.4, **stream), core)
     core.estop("test")
-    after = execute(core, [], DT * np.arange(ticks, ticks + 3000))
+    after = execute(core, [], dt * np.arange(ticks, ticks + round(6 * rate)))
     assert core.at_rest
     joined = replace(before, commands=np.vstack([before.commands, after.commands]))
-    assert_inside(joined, contract, DT)
+    assert_inside(joined, contract, dt)
 
 
-@settings(max_examples=4, deadline=None)
+@examples(4)
 @given(stream=STREAMS)
 def test_without_chunks_the_arm_rests_within_the_time_promised(stream) -> None:
     contract = stream.pop("contract")
@@ -187,7 +201,7 @@ def test_without_chunks_the_arm_rests_within_the_time_promised(stream) -> None:
     assert core.mode is Mode.HOLDING and core.at_rest
 
 
-@settings(max_examples=3, deadline=None)
+@examples(3)
 @given(stream=STREAMS, given=SETTINGS)
 def test_same_input_same_output(stream, given: Settings) -> None:
     contract = stream.pop("contract")
@@ -197,7 +211,7 @@ def test_same_input_same_output(stream, given: Settings) -> None:
     assert runs[0].refusals == runs[1].refusals
 
 
-@settings(max_examples=3, deadline=None)
+@examples(3)
 @given(seed=st.integers(0, 10_000))
 def test_a_joint_outside_its_range_moves_inward_only(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -410,6 +424,21 @@ def test_deadman_stops_then_disarms() -> None:
     assert_inside(replace(run, commands=np.vstack([run.commands, rest.commands])), G1, DT)
 
 
+def test_a_gentle_stop_before_disarming_takes_no_chunk() -> None:
+    rows = HOME + np.linspace(0, 0.4, 24)[:, None] * np.eye(N)[0]
+    core = armed()
+    run = drive(0.4, [(0.0, chunk(0.0, rows))], core)
+    core.stop_and_disarm("deactivated", gently=True)
+    late = [(0.42, chunk(0.41, rows, 2)), (0.6, chunk(0.59, rows, 3))]
+    rest = execute(core, late, 0.4 + DT * np.arange(600))
+    assert core.mode is Mode.DISARMED and core.reason == "deactivated"
+    assert "about to be disarmed" in rest.refusals[0]
+    joined = replace(run, commands=np.vstack([run.commands, rest.commands]))
+    assert_inside(joined, G1, DT)
+    third = np.abs(np.diff(joined.commands, n=3, axis=0)).max(axis=0) / DT**3
+    assert np.all(third <= 0.51 * bounds(G1)[4])
+
+
 def test_following_error_gives_way_then_disarms() -> None:
     """A blocked joint: the reference does not run away, and is taken back before disarming."""
     rows = HOME + np.linspace(0, 0.6, 48)[:, None] * np.eye(N)[4]
@@ -539,3 +568,11 @@ def test_malformed_chunks_never_move_the_arm() -> None:
             np.testing.assert_array_equal(command, HOME)
         assert core.submit(replace(sound, **change), now) != ""
     assert core.mode is Mode.HOLDING and core.counters.rejected == 100_000
+
+
+@pytest.mark.slow
+def test_properties_with_many_examples() -> None:
+    """The properties above with the examples of the profile, or of WAM_EXAMPLES, each."""
+    names = "every_limit or any_tick or time_promised or same_output or inward_only"
+    command = [sys.executable, "-m", "pytest", "-q", "--hypothesis-profile=many", __file__]
+    subprocess.run([*command, "-k", names], check=True)

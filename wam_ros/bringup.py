@@ -84,7 +84,11 @@ ARGUMENTS = (
     ),
     Argument("seed", "0", "placement of the objects in simulation"),
     Argument("gl", "osmesa", "how the simulation renders without a display", ("osmesa", "egl")),
-    Argument("rt_priority", "0", "SCHED_FIFO priority of the executor; 0 leaves it ordinary"),
+    Argument(
+        "rt_priority",
+        "auto",
+        "SCHED_FIFO priority of the executor; auto: 50 where allowed, 0: the ordinary scheduler",
+    ),
 )
 
 
@@ -146,6 +150,8 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
             "policy:=scripted needs the simulation's true object poses; on hardware choose replay"
         )
     for name, kind in _NUMBERS.items():
+        if name == "rt_priority" and values[name] == "auto":
+            continue
         try:
             kind(values[name])
         except ValueError as err:
@@ -170,7 +176,7 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         **shared,
         "sim": sim,
         "armed": sim and v["armed"] == "true",
-        "rt_priority": int(v["rt_priority"]),
+        "rt_priority": -1 if v["rt_priority"] == "auto" else int(v["rt_priority"]),
     }
     policy = {
         **shared,

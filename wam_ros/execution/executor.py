@@ -63,7 +63,7 @@ class Executor:
         self._last_tick = -np.inf
         self._release: FloatArray | None = None
         self._release_until = 0.0
-        self._then_disarm = False
+        self._then_disarm = self._gently = False
         self.mode = Mode.DISARMED
         self.reason = "not armed yet"
         self.counters = Counters()
@@ -168,11 +168,14 @@ class Executor:
             self._forget()
             self.mode, self.reason = Mode.STOPPING, reason
 
-    def stop_and_disarm(self, reason: str) -> None:
-        """Stop with the largest deceleration allowed, then disarm."""
+    def stop_and_disarm(self, reason: str, gently: bool = False) -> None:
+        """Stop, with the largest deceleration allowed or ``gently``, then disarm.
+
+        Chunks that come meanwhile are refused.
+        """
         if self.mode in (Mode.HOLDING, Mode.TRACKING, Mode.STOPPING):
             self._forget()
-            self._release, self._then_disarm = None, True
+            self._release, self._then_disarm, self._gently = None, True, gently
             self.mode, self.reason = Mode.STOPPING, reason
 
     def clock_jumped(self, reason: str) -> None:
@@ -289,7 +292,7 @@ class Executor:
     @property
     def _share(self) -> float:
         """Share of the limits that a stop may use now."""
-        urgent = self.mode is Mode.ESTOPPED or self._then_disarm
+        urgent = self.mode is Mode.ESTOPPED or (self._then_disarm and not self._gently)
         return 1.0 if urgent else self.settings.gentle
 
     # ---- what others may look at -------------------------------------------------------------
