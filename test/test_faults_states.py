@@ -59,6 +59,7 @@ def test_blocked_arm_the_reference_does_not_run_away_and_gives_way(bench) -> Non
     robot.blocked[joint] = stuck
     robot.policy = lambda: robot.wave(0.4, COLUMNS[:1])
     robot.until(robot.mode("disarmed"), 15)
+    robot.run(0.3)  # what was on its way
     assert joint in robot.state.reason and "in its way" in robot.state.reason
     sent = np.array([c for _, c in robot.commands])[:, 0]
     assert sent.max() < stuck + LIMITS[0].following_error + 0.02
