@@ -56,7 +56,11 @@ def executor_loop(rate: float, seconds: float, fifo: bool, queue: Any) -> None:
         node = ExecutorNode()
     ros = SingleThreadedExecutor()
     ros.add_node(node)
-    _spin(ros, 2.0)  # discovery and the first chunks do not count
+    end = time.monotonic() + 60.0
+    while not node._core.counters.accepted and time.monotonic() < end:
+        _spin(ros, 0.2)  # discovery, activation and arming do not count
+    _spin(ros, 1.0)
+    queue.put(("ready",))
     loop = node._loop
     missed, used = loop.missed, time.process_time()
     loop.lateness = Window(int(rate * seconds * 2))
@@ -161,7 +165,7 @@ def scenario(rate: float, load: str, fifo: bool, seconds: float, seed: int) -> d
     noise = {"one core busy": cores[-1:], "both cores busy": cores[:2]}.get(load, [])
     loads = [context.Process(target=busy, args=(c,), daemon=True) for c in noise]
     per_second = 1000.0 if load == "chunk flood" else 7.0
-    feed = context.Process(target=feeder, args=(seconds + 12, per_second, seed, queue), daemon=True)
+    feed = context.Process(target=feeder, args=(seconds + 90, per_second, seed, queue), daemon=True)
     measured = [
         context.Process(target=f, args=(rate, seconds, fifo, queue), daemon=True)
         for f in (bare_loop, executor_loop)
@@ -169,9 +173,11 @@ def scenario(rate: float, load: str, fifo: bool, seconds: float, seed: int) -> d
     feed.start()
     for process in (*loads, measured[1]):
         process.start()
-    time.sleep(4.0)  # imports and discovery of the node; the bare loop starts with its measurement
-    measured[0].start()
     found: dict[str, Any] = {}
+    while "ready" not in found:
+        name, *rest = queue.get(timeout=90)
+        found[name] = rest
+    measured[0].start()
     while not {"bare", "executor", "work"} <= found.keys():
         name, *rest = queue.get(timeout=seconds + 60)
         found[name] = rest
