@@ -87,7 +87,7 @@ ARGUMENTS = (
     Argument(
         "rt_priority",
         "auto",
-        "SCHED_FIFO priority of the executor; auto: 50 where allowed, 0: the ordinary scheduler",
+        "SCHED_FIFO priority of the executor; auto: 50 on hardware where allowed; 0: ordinary",
     ),
 )
 
@@ -159,6 +159,13 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
     return values
 
 
+def _rt_priority(given: str, sim: bool) -> int:
+    if given != "auto":
+        return int(given)
+    # A simulated arm shares the machine: pushed aside by the loop, it could not follow it.
+    return 0 if sim else -1
+
+
 def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSpec]:
     """Processes of ``robot`` (a shipped name or a contract file), in start order.
 
@@ -176,7 +183,7 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         **shared,
         "sim": sim,
         "armed": sim and v["armed"] == "true",
-        "rt_priority": -1 if v["rt_priority"] == "auto" else int(v["rt_priority"]),
+        "rt_priority": _rt_priority(v["rt_priority"], sim),
     }
     policy = {
         **shared,
