@@ -90,7 +90,7 @@ slow: $(STAMPS)/build $(STAMPS)/model ## the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow test
 
 soak: $(STAMPS)/build ## ten minutes of random faults against a real executor
-	@$(BIN)/python -m pytest -q -s -m slow test/test_faults.py
+	@$(BIN)/python -m pytest -q -s -m slow test/test_faults_soak.py
 
 colcon: $(STAMPS)/deps ## build with colcon, against the ROS wheels of .venv
 	@$(PIP) colcon-common-extensions

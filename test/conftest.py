@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile(
+    "many", max_examples=int(os.environ.get("WAM_EXAMPLES", "2000")), deadline=None
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,6 +99,25 @@ def graph(domain_id: int, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield start
     for g in running:
         g.close()
+
+
+@pytest.fixture
+def bench(node_process) -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """A stand-in robot and ``start(*parameters)`` for a real executor node, armed on request."""
+    from stand_in import Robot
+
+    robot = Robot()
+
+    def start(*parameters: str, armed: bool = True) -> Any:
+        given = ["-r", "__ns:=/wam", "-p", "robot:=agibot_g1", "-p", "sim:=true"]
+        given += ["-p", f"armed:={str(armed).lower()}", *parameters]
+        process = node_process("wam_ros.nodes.executor_node", *given)
+        if armed:
+            robot.until(robot.mode("holding"))
+        return process
+
+    yield robot, start
+    robot.close()
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

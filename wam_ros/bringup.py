@@ -97,7 +97,11 @@ ARGUMENTS = (
     ),
     Argument("seed", "0", "placement of the objects in simulation"),
     Argument("gl", "osmesa", "how the simulation renders without a display", ("osmesa", "egl")),
-    Argument("rt_priority", "0", "SCHED_FIFO priority of the executor; 0 leaves it ordinary"),
+    Argument(
+        "rt_priority",
+        "auto",
+        "SCHED_FIFO priority of the executor; auto: 50 on hardware where allowed; 0: ordinary",
+    ),
 )
 
 
@@ -159,11 +163,20 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
             "policy:=scripted needs the simulation's true object poses; on hardware choose replay"
         )
     for name, kind in _NUMBERS.items():
+        if name == "rt_priority" and values[name] == "auto":
+            continue
         try:
             kind(values[name])
         except ValueError as err:
             raise BringupError(f"{name}:={values[name]} is not a number") from err
     return values
+
+
+def _rt_priority(given: str, sim: bool) -> int:
+    if given != "auto":
+        return int(given)
+    # A simulated arm shares the machine: pushed aside by the loop, it could not follow it.
+    return 0 if sim else -1
 
 
 def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSpec]:
@@ -183,7 +196,7 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         **shared,
         "sim": sim,
         "armed": sim and v["armed"] == "true",
-        "rt_priority": int(v["rt_priority"]),
+        "rt_priority": _rt_priority(v["rt_priority"], sim),
     }
     policy = {
         **shared,

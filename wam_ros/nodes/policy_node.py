@@ -53,6 +53,7 @@ LATCHED = QoSProfile(
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 # The frames of a chunk come in bursts of four; a viewer that is slow may lose old ones.
 FRAMES = QoSProfile(depth=16, reliability=ReliabilityPolicy.BEST_EFFORT)
+FIRST = ActionChunkMsg.CONTEXT_NEW_INSTRUCTION | ActionChunkMsg.CONTEXT_WARM_UP
 _MAX_OBSERVATION_AGE = 0.5
 _SILENCE = 3.0
 """Seconds after which an executor that said nothing (it speaks at 10 Hz) is not there."""
@@ -244,6 +245,10 @@ class PolicyNode(AutostartNode):
     def _busy(self) -> bool:
         return self._worker is not None and self._worker.is_alive()
 
+    def _expected(self) -> float:
+        # What the first call of all took is no reason to leave the cadence asked for.
+        return self._latency.expected(0.4 * self._scheduler.horizon)
+
     def _tick(self) -> None:
         if self._lost_at is not None:
             # Nothing in this process can bring a GPU context back; the supervisor can. Whoever
@@ -259,7 +264,7 @@ class PolicyNode(AutostartNode):
             return
         if newest.t0 <= self._called_with:  # a model must not be shown the same frame twice
             return
-        decision = self._scheduler.decide(now, self._latency.percentile(95), self._resting)
+        decision = self._scheduler.decide(now, self._expected(), self._resting)
         if not decision.call:
             return
         self._reason = decision.reason
@@ -309,7 +314,7 @@ class PolicyNode(AutostartNode):
         end = self._now()
         if instruction != self._instruction:
             return  # the instruction changed meanwhile: this chunk answers the old one
-        self._latency.add(end - begin)
+        self._latency.add(end - begin, warm_up=fresh)
         late = self._publish_chunk(
             replace(
                 chunk,
@@ -318,20 +323,23 @@ class PolicyNode(AutostartNode):
                 inference_end=end,
                 instruction=instruction,
                 cadence=window.cadence,
-                context_flags=chunk.context_flags | (2 if fresh else 0),
+                context_flags=chunk.context_flags | (FIRST if fresh else 0),
             )
         )
         if thought is not None:
             thought = replace(thought, frames=((t, _jpeg(rgb)) for t, rgb in thought.frames))
-            due = self._scheduler.next_call(self._latency.percentile(95))
+            due = self._scheduler.next_call(self._expected())
             self._afterwork.start(thought, due, late)
 
     def _publish_chunk(self, chunk: ActionChunk) -> float:
         """Send a chunk; returns by how many seconds its rows run behind its stamps."""
         self._sequence, self._failing = chunk.sequence, False
         self._sent = [*self._sent[-10:], self._now()]
-        # In sync the executor starts the rows on arrival; see Executor.
-        late = self._now() - chunk.t0 if chunk.cadence == "sync" else 0.0
+        # There the executor starts the rows on arrival; see Executor.
+        on_arrival = chunk.cadence == "sync" or (
+            self._resting and bool(chunk.context_flags & ActionChunkMsg.CONTEXT_WARM_UP)
+        )
+        late = self._now() - chunk.t0 if on_arrival else 0.0
         self._scheduler.horizon = chunk.horizon * chunk.step_period
         self._scheduler.delivered(chunk.t_end + late)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
@@ -364,7 +372,7 @@ class PolicyNode(AutostartNode):
                 backend=str(self._p["policy"]),
                 model=backend.model if backend else "",
                 precision=backend.precision if backend else "",
-                cadence=self._scheduler.in_force(self._latency.percentile(95))[0],
+                cadence=self._scheduler.in_force(self._expected())[0],
                 requested_cadence=self._scheduler.requested,
                 instruction=self._instruction,
                 chunks=self._sequence,

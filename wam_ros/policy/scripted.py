@@ -115,16 +115,20 @@ class ScriptedPolicy:
         newest = window.newest
         state = dict(zip(self._contract.state_names, newest.state, strict=True))
         target = window.objects[task.object]
-        moved = self._plan is not None and np.linalg.norm(self._plan.target - target) > 0.01
-        if self._plan is None or moved:
-            plan = self._make_plan(task, state, target, newest.t0)
-            # Rows that will be over before this chunk arrives hold still.
-            lost = 0.0 if window.cadence == "sync" else time.monotonic() - started + self._latency
-            self._plan = Plan(plan.joints, plan.times + lost, plan.points, plan.target)
+        plan = self._plan
+        if plan is None or np.linalg.norm(plan.target - target) > 0.01:
+            first = plan is None
+            self._plan = plan = self._make_plan(task, state, target, newest.t0)
+            if window.cadence != "sync":
+                # The first chunk of an instruction starts on arrival, and later ones count from
+                # there; of another, the rows that will be over when it arrives hold still.
+                lost = max(time.monotonic() - started, self._latency)
+                self._plan = Plan(plan.joints, plan.times + lost, plan.points, plan.target)
+                plan = plan if first else self._plan
         elif window.cadence == "sync":
             # In sync the model's clock is the executed row: time spent holding does not count.
-            self._plan = self._rejoin(self._plan, state, newest.t0)
-        chunk = self._cut(self._plan, state, newest.t0, newest.state)
+            self._plan = plan = self._rejoin(plan, state, newest.t0)
+        chunk = self._cut(plan, state, newest.t0, newest.state)
         time.sleep(max(0.0, self._latency - (time.monotonic() - started)))
         return chunk
 
