@@ -193,6 +193,11 @@ class Kinematics:
         return path[::-1]
 
     @staticmethod
+    def step(joint: UrdfJoint, q: Mapping[str, float]) -> Array:
+        """Pose (4, 4) of the joint's child in its parent; see `fk` for ``q``."""
+        return Kinematics._local(joint, q)
+
+    @staticmethod
     def _local(joint: UrdfJoint, q: Mapping[str, float]) -> Array:
         if joint.kind == "fixed":
             return joint.origin
