@@ -27,6 +27,8 @@ STAY = 0.01
 """Metres that one radian of departure from the home pose counts for, per joint."""
 MARGIN = 0.03
 """Distance (rad) that goals keep from joint limits."""
+GRID = 5e-4
+"""Grid (m) of the points that goals are found for."""
 _POINT = 20.0
 """Weight of the point over the two soft wishes: errors below a millimetre remain."""
 _KEPT = 4096
@@ -106,12 +108,16 @@ class Reach:
         return pose, np.vstack([np.cross(spin, arm).T, spin.T]) * self._scale
 
     def goal(self, point: FloatArray) -> Posture:
-        """Joint positions with the tool centre at ``point`` ``(3,)`` in the root frame (m)."""
-        key = np.asarray(point, dtype=np.float64).tobytes()
+        """Joint positions with the tool centre at ``point`` ``(3,)`` in the root frame (m).
+
+        Answers are kept by half millimetres: a block at rest trembles by less.
+        """
+        point = GRID * np.round(np.asarray(point, dtype=np.float64) / GRID)
+        key = point.tobytes()
         if key in self._found:
             self._found.move_to_end(key)
             return self._found[key]
-        posture = self._follow(np.asarray(point, dtype=np.float64))
+        posture = self._follow(point)
         self._found[key] = posture
         if len(self._found) > _KEPT:
             self._found.popitem(last=False)
@@ -149,7 +155,7 @@ class Reach:
                 free &= ~stuck
             largest = float(np.max(np.abs(step)))
             q = np.clip(q + step * min(1.0, 0.2 / max(largest, 1e-12)), self._low, self._high)
-            if largest < 1e-6:
+            if largest < 1e-5:
                 break
         return q
 
