@@ -195,14 +195,13 @@ def _chain(
     return start, parts
 
 
-def wanted_rotation(robot: str, group: str) -> FloatArray | None:
-    """Orientation of the hand ``(3, 3)`` wanted at the blocks; None for the one at home.
+def wanted_rotation(robot: str) -> FloatArray | None:
+    """Orientation of the hands ``(3, 3)`` wanted at the blocks; None for the one at home.
 
-    YAM's hand is level at home, one finger over the other: it cannot take a block that way. It is
-    pitched 60 degrees down with the fingers side by side, each arm rolling to its outer side.
+    YAM's hand is level at home and would lie on the table at the blocks; it is pitched 60 degrees
+    down.
     """
     if robot != "yam":
         return None
-    z = np.array([0.5, 0.0, -np.sqrt(0.75)])
-    y = np.array([0.0, 1.0 if group.startswith("left") else -1.0, 0.0])
-    return np.stack([np.cross(y, z), y, z], axis=1)
+    x, z = np.array([0.0, -1.0, 0.0]), np.array([0.5, 0.0, -np.sqrt(0.75)])
+    return np.stack([x, np.cross(z, x), z], axis=1)

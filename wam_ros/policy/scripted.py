@@ -56,7 +56,7 @@ class ScriptedPolicy:
         self._contract = contract
         tree = Kinematics(expand(path if path.is_absolute() else share() / path))
         self._arms = {
-            g.name: ArmGuide(Reach(contract, tree, g, wanted_rotation(contract.robot, g.name)))
+            g.name: ArmGuide(Reach(contract, tree, g, wanted_rotation(contract.robot)))
             for g in contract.groups
             if g.role == "arm"
         }
