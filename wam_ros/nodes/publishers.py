@@ -44,22 +44,15 @@ def command_publisher(node: Node, core: Executor, channel: Channel) -> Send:
         return _trajectory(node.create_publisher(JointTrajectory, topic, qos), channel, joints)
     if kind == GRIPPER and action_type() is not None:
         sender = GripperSender(node, topic, channel.output.max_effort)
-        return lambda core, command, _: sender.send(float(_values(core, command, channel)[0]))
+        return lambda core, command, _: sender.send(float(channel.message(core, command)[0]))
     return _joint_state(node.create_publisher(JointState, topic, qos), channel, joints)
-
-
-def _values(core: Executor, command: FloatArray, channel: Channel) -> FloatArray:
-    if channel.velocity:
-        output = channel.output
-        return output.scale * core.base.command[channel.columns] + output.offset
-    return channel.raw(command, core.measured)
 
 
 def _array(publisher: Any, channel: Channel) -> Send:
     msg = Float64MultiArray()
 
     def send(core: Executor, command: FloatArray, _: float) -> None:
-        msg.data = array("d", _values(core, command, channel))
+        msg.data = array("d", channel.message(core, command))
         publisher.publish(msg)
 
     return send
@@ -69,7 +62,7 @@ def _joint_state(publisher: Any, channel: Channel, joints: list[str]) -> Send:
     msg = JointState(name=joints)
 
     def send(core: Executor, command: FloatArray, now: float) -> None:
-        values = array("d", _values(core, command, channel))
+        values = array("d", channel.message(core, command))
         if channel.velocity:
             msg.velocity = values
         else:
@@ -85,7 +78,7 @@ def _twist(publisher: Any, channel: Channel) -> Send:
     msg = Twist()
 
     def send(core: Executor, command: FloatArray, _: float) -> None:
-        values = _values(core, command, channel)
+        values = channel.message(core, command)
         msg.linear.x = float(values[0])
         msg.angular.z = float(values[1]) if len(values) > 1 else 0.0
         publisher.publish(msg)
