@@ -32,9 +32,10 @@ from wam_ros.execution.metrics import Window  # noqa: E402
 from wam_ros.msg import SimState  # noqa: E402
 from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
 from wam_ros.nodes.lifecycle import run  # noqa: E402
+from wam_ros.sim.judge import TaskJudge, judge_for  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS  # noqa: E402
-from wam_ros.sim.tasks import InstructionError, Judge, parse_instruction  # noqa: E402
+from wam_ros.sim.tasks import InstructionError, parse_instruction  # noqa: E402
 
 _COMMANDS = {
     "std_msgs/msg/Float64MultiArray": Float64MultiArray,
@@ -57,7 +58,7 @@ class SimNode(Node):  # type: ignore[misc]
         self.plant = Plant(self.contract, int(p["seed"]), str(p["gl"]))
         self._camera_rate = float(p["camera_rate"])
         self._width = int(p["render_width"])
-        self._judge: Judge | None = None
+        self._judge: TaskJudge | None = None
         self._task = ""
         self._clock_out = (
             self.create_publisher(Clock, "/clock", 10) if bool(p["publish_clock"]) else None
@@ -183,7 +184,7 @@ class SimNode(Node):  # type: ignore[misc]
             self.get_logger().warning(str(err))
             task = None
         self._task = text if task else ""
-        self._judge = Judge(task) if task else None
+        self._judge = judge_for(task, self.plant) if task else None
 
     def _publish_state(self) -> None:
         objects = self.plant.objects()
@@ -193,9 +194,7 @@ class SimNode(Node):  # type: ignore[misc]
         msg.render_ms = self._render_ms.percentiles(50)[0]
         judge = self._judge
         if judge is not None:
-            judge.update(
-                self.plant.time, self.plant.tip(judge.task.group), objects[judge.task.object]
-            )
+            judge.watch(self.plant)
             msg.success, msg.distance = judge.success, judge.distance
             msg.progress = judge.progress
         self._state.publish(msg)

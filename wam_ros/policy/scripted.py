@@ -106,7 +106,10 @@ class ScriptedPolicy:
 
     def reset(self, instruction: str) -> None:
         """Understand the instruction; raises InstructionError (a ValueError) when it is not."""
-        self._task = parse_instruction(instruction, self._contract)
+        task = parse_instruction(instruction, self._contract)
+        if not isinstance(task, TouchTask):
+            raise ValueError(f"the teacher cannot do '{instruction}' yet; it touches blocks")
+        self._task = task
         self._plan = None
 
     def infer(self, window: Window) -> ActionChunk:

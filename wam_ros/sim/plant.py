@@ -12,8 +12,10 @@ import numpy as np
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Camera, Contract
 from wam_ros.resources import share
+from wam_ros.sim.look import Look
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS, place_blocks, scene_for
 from wam_ros.sim.urdf import expand
+from wam_ros.sim.variation import SceneVariation
 
 # Position servo gain, damping and reflected inertia per role; stiff enough that a 2 rad/s motion
 # lags by a few hundredths of a radian, as an industrial arm does.
@@ -52,6 +54,7 @@ class Plant:
         self.model = self._compile()
         self.data = mujoco.MjData(self.model)
         self.lock = threading.Lock()
+        self._look = Look(self.model)
         self._address: dict[str, list[tuple[int, int, float, float]]] = {}
         for joint in contract.joints.values():
             self._address[joint.name] = [
@@ -106,6 +109,7 @@ class Plant:
         box = mj.mjtGeom.mjGEOM_BOX
         floor = {"contype": 0, "conaffinity": 0}
         world.add_geom(
+            name="floor",
             type=mj.mjtGeom.mjGEOM_PLANE,
             size=[4, 4, 0.1],
             pos=[0, 0, s.floor],
@@ -130,7 +134,7 @@ class Plant:
             width=64,
             height=384,
         )
-        world.add_light(pos=[0.3, 0.8, 3.0], dir=[0, -0.3, -1], castshadow=False)
+        world.add_light(name="lamp", pos=[0.3, 0.8, 3.0], dir=[0, -0.3, -1], castshadow=False)
         for name, rgba in COLOURS.items():
             body = world.add_body(name=name, pos=[0, 0, s.top + BLOCK_HALF])
             body.add_freejoint(name=name)
@@ -187,17 +191,37 @@ class Plant:
     # ---- running -------------------------------------------------------------------------------
 
     def reset(self, seed: int) -> None:
-        """Put the robot into its home pose and the blocks where ``seed`` says."""
+        """Put the robot into its home pose and the blocks where ``seed`` says; nominal looks."""
+        self.apply(SceneVariation(seed, place_blocks(self.scene, seed)))
+
+    def apply(self, variation: SceneVariation) -> None:
+        """Begin anew in a scene; time starts at 0. KeyError for an unknown joint or block."""
         with self.lock:
             self._mj.mj_resetData(self.model, self.data)
+            self._look.set(variation)
             for joint in self.contract.joints.values():
+                value = variation.start.get(joint.name, joint.home)
                 for qpos, actuator, scale, offset in self._address[joint.name]:
-                    self.data.qpos[qpos] = scale * joint.home + offset
-                    self.data.ctrl[actuator] = scale * joint.home + offset
-            for name, position in place_blocks(self.scene, seed).items():
+                    self.data.qpos[qpos] = scale * value + offset
+                    self.data.ctrl[actuator] = scale * value + offset
+            for name, position in variation.blocks.items():
                 start = self.model.joint(name).qposadr[0]
                 self.data.qpos[start : start + 3] = position
             self._mj.mj_forward(self.model, self.data)
+
+    def move_object(self, name: str, position: FloatArray) -> None:
+        """Put a block at ``position`` ``(3,)``, upright and at rest."""
+        with self.lock:
+            joint = self.model.joint(name)
+            q, v = joint.qposadr[0], joint.dofadr[0]
+            self.data.qpos[q : q + 7] = [*position, 1.0, 0.0, 0.0, 0.0]
+            self.data.qvel[v : v + 6] = 0.0
+
+    def push(self, group: str, force: FloatArray) -> None:
+        """Pull at an arm's tool centre with ``force`` ``(3,)`` (N) until the next call."""
+        link = self.contract.group(group).tip_link
+        with self.lock:
+            self.data.xfrc_applied[self.model.body(link).id, :3] = force
 
     def set_targets(self, targets: dict[str, float]) -> None:
         """Set servo targets by contract joint name, in contract units; KeyError for a stranger."""
