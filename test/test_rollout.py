@@ -15,6 +15,8 @@ from wam_ros.policy.base import PolicyError, Window
 from wam_ros.policy.hold import HoldPolicy
 from wam_ros.rollout import Episode, Observer, Rollout, Settings
 from wam_ros.rollout.policies import teacher
+from wam_ros.sim.disturbance import draw_disturbance
+from wam_ros.sim.variation import Scenes
 
 SAY = "touch the red block with the left hand"
 SMALL = Settings(render_width=64)
@@ -164,6 +166,26 @@ def test_an_empty_instruction_stops_the_arm(rollout: Rollout) -> None:
     episode = rollout.run(SAY, 2.5, seed=2, then=[(1.0, "")])
     assert np.allclose(np.diff(episode.trace.reference[-20:], axis=0), 0.0)
     assert not episode.success
+
+
+def test_scenes_and_disturbances_are_part_of_the_episode() -> None:
+    contract = load_contract("agibot_g1")
+    scenes = Scenes(contract)
+    r = Rollout(contract, teacher(0.1), latency=0.1, settings=SMALL, scenes=scenes)
+    episodes = []
+    for _ in range(2):
+        scene = scenes.draw(4)
+        mishap = draw_disturbance(contract, scene.blocks, 4, window=(0.5, 0.6))
+        ear = Everything()
+        episodes.append((r.run(SAY, 1.5, [ear], seed=4, disturbances=[mishap]), ear.views))
+        assert mishap.happened_at is not None
+    quiet = r.run(SAY, 1.5, seed=4)
+    r.close()
+    assert same(episodes[0][0], episodes[1][0]) and episodes[0][1] == episodes[1][1]
+    assert not same(episodes[0][0], quiet)
+    start = dict(zip(quiet.trace.names, quiet.trace.measured[0].tolist(), strict=True))
+    drawn = scenes.draw(4).start
+    assert all(abs(start[n] - v) < 0.02 for n, v in drawn.items())
 
 
 def test_an_event_changes_the_world_and_the_teacher_follows(rollout: Rollout) -> None:

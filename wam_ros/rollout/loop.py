@@ -11,21 +11,23 @@ import numpy as np
 
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Camera, Contract, StateSource
+from wam_ros.execution import Executor
 from wam_ros.execution import Settings as ExecutorSettings
 from wam_ros.execution.outputs import Channel
 from wam_ros.policy.base import Policy
 from wam_ros.policy.cadence import Latency
 from wam_ros.rollout.body import Body, space_of
-from wam_ros.rollout.episode import ChunkRecord, Episode
+from wam_ros.rollout.episode import ChunkRecord, Episode, Segment
 from wam_ros.rollout.log import Log
 from wam_ros.rollout.observer import Observer
 from wam_ros.rollout.scoring import Score
 from wam_ros.rollout.sensors import Cameras, Perception, Picture
 from wam_ros.rollout.turns import LatencyModel, Turns
+from wam_ros.sim.disturbance import Disturbance
 from wam_ros.sim.plant import Plant
+from wam_ros.sim.variation import Scenes
 
 Event = Callable[[Plant], None]
-Prepare = Callable[[Plant, int], None]
 _LOOK = 0.01
 """Seconds between two looks of the policy's timer, the judge and the trace."""
 
@@ -91,9 +93,9 @@ class Rollout:
         See `policy.cadence` and `turns.LatencyModel`.
     settings
         Rates and sizes.
-    prepare
-        ``prepare(plant, seed)`` sets up the scene and the robot's pose of an episode; by default
-        ``plant.reset(seed)``.
+    scenes
+        Draws the scene of every seed; None places the blocks by the seed and leaves pose, light
+        and cameras nominal.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Rollout:
         cadence: str = "async",
         latency: LatencyModel = "measured",
         settings: Settings | None = None,
-        prepare: Prepare | None = None,
+        scenes: Scenes | None = None,
     ) -> None:
         self.settings = settings or Settings()
         if self.settings.control_rate is not None:
@@ -115,9 +117,10 @@ class Rollout:
         self.seed, self.latency = seed, latency
         self.plant = Plant(contract, seed)
         self.cameras = Cameras(self.plant, self.settings.render_width)
-        self._prepare: Prepare = prepare or (lambda plant, seed: plant.reset(seed))
+        self._scenes = scenes
         self._space = space_of(contract)
         self._known = Latency()
+        self._run: _Run
         policy.configure(contract)
         policy.warm_up()
 
@@ -130,6 +133,7 @@ class Rollout:
         seed: int | None = None,
         then: Sequence[tuple[float | None, str]] = (),
         events: Sequence[tuple[float, Event]] = (),
+        disturbances: Sequence[Disturbance] = (),
     ) -> Episode:
         """Run one episode.
 
@@ -147,6 +151,8 @@ class Rollout:
             time to say it as soon as the one before was carried out.
         events
             ``(seconds after the first instruction, function)``: what happens to the plant.
+        disturbances
+            Mishaps; their time counts from the start of the simulation, `Settings.settle` earlier.
 
         Raises
         ------
@@ -157,8 +163,20 @@ class Rollout:
             raise ValueError(f"deadline {deadline} s must be positive")
         if seed is not None:
             self.seed = seed
-        run = _Run(self, observers, list(then), sorted(events, key=lambda e: e[0]))
-        return run.go(instruction, deadline)
+        self._run = _Run(
+            self, observers, list(then), sorted(events, key=lambda e: e[0]), disturbances
+        )
+        return self._run.go(instruction, deadline)
+
+    @property
+    def core(self) -> Executor:
+        """The executor of the episode under way, or of the last one."""
+        return self._run.body.core
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The instructions of that episode so far, with their scores."""
+        return self._run.score.segments
 
     def close(self) -> None:
         """Free the GL contexts and the policy."""
@@ -175,12 +193,16 @@ class _Run:
         observers: Sequence[Observer],
         then: list[tuple[float | None, str]],
         events: list[tuple[float, Event]],
+        disturbances: Sequence[Disturbance],
     ) -> None:
         self._rollout, self._observers = rollout, observers
-        self._then, self._events = then, events
+        self._then, self._events, self._disturbances = then, events, disturbances
         contract, settings = rollout.contract, rollout.settings
         rollout.cameras.episode += 1
-        rollout._prepare(rollout.plant, rollout.seed)
+        if rollout._scenes is None:
+            rollout.plant.reset(rollout.seed)
+        else:
+            rollout.plant.apply(rollout._scenes.draw(rollout.seed))
         self.body = Body(rollout.plant, settings.executor, rollout._space)
         rng = np.random.default_rng([rollout.seed, 7])
         self._turns = Turns(
@@ -188,7 +210,7 @@ class _Run:
             rollout._known, rng,
         )  # fmt: skip
         self._perception = Perception(contract)
-        self._score = Score(contract, rollout.plant)
+        self.score = Score(contract, rollout.plant)
         self.log = Log(self.body)
         self._on_the_way: deque[tuple[float, float, Camera, Picture]] = deque()
         self._begin = 0.0
@@ -228,8 +250,10 @@ class _Run:
             if look:
                 self._happen(now)
                 self._turn(now)
-                self._score.update(now)
+                self.score.update(now)
             self._deliver(now)
+            for disturbance in self._disturbances:
+                disturbance.apply(rollout.plant)
             body.tick(number, now, self._command)
             if look:
                 self.log.add(now)
@@ -238,7 +262,7 @@ class _Run:
                 if self._over(now, deadline):
                     break
             number += 1
-        self._score.finish(now)
+        self.score.finish(now)
         episode = self._episode(time.perf_counter() - started)
         for observer in self._observers:
             observer.on_end(episode)
@@ -282,11 +306,11 @@ class _Run:
         if not self._then or after < 0.0:
             return
         when, text = self._then[0]
-        if when > after if when is not None else not self._score.success:
+        if when > after if when is not None else not self.score.success:
             return
         self._then.pop(0)
         self._turns.say(text)
-        self._score.say(text, now)
+        self.score.say(text, now)
         if not text:
             self.body.core.hold("instruction is empty")
         for observer in self._observers:
@@ -297,7 +321,7 @@ class _Run:
         resting = core.mode.name in ("HOLDING", "DISARMED")
         self._turns.tick(now, resting, core.progress(now), self._rollout.plant.objects)
         if self._turns.error:
-            self._score.give_up(self._turns.error)
+            self.score.give_up(self._turns.error)
 
     def _deliver(self, now: float) -> None:
         answer = self._turns.take(now)
@@ -336,10 +360,10 @@ class _Run:
             return True
         if now < self._begin:
             return False
-        if self._score.gave_up or self.body.core.mode.name in ("DISARMED", "ESTOPPED"):
+        if self.score.gave_up or self.body.core.mode.name in ("DISARMED", "ESTOPPED"):
             return True
-        done = not self._then and self._score.success
-        return done and now - self._score.since >= self._rollout.settings.linger - 1e-9
+        done = not self._then and self.score.success
+        return done and now - self.score.since >= self._rollout.settings.linger - 1e-9
 
     def _episode(self, wall: float) -> Episode:
         core = self.body.core
@@ -351,7 +375,7 @@ class _Run:
             robot=self._rollout.contract.robot,
             seed=self._rollout.seed,
             cadence=self._rollout.cadence,
-            segments=self._score.segments,
+            segments=self.score.segments,
             trace=trace,
             chunks=self.log.chunks,
             holds=holds,

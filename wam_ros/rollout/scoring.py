@@ -6,8 +6,9 @@ import numpy as np
 
 from wam_ros.contract.model import Contract
 from wam_ros.rollout.episode import Segment
+from wam_ros.sim.judge import TaskJudge, judge_for
 from wam_ros.sim.plant import Plant
-from wam_ros.sim.tasks import InstructionError, Judge, parse_instruction
+from wam_ros.sim.tasks import parse_instruction
 
 
 class Score:
@@ -15,7 +16,7 @@ class Score:
 
     def __init__(self, contract: Contract, plant: Plant) -> None:
         self._contract, self._plant = contract, plant
-        self._judge: Judge | None = None
+        self._judge: TaskJudge | None = None
         self.segments: list[Segment] = []
         self.since = 0.0
         self.gave_up = False
@@ -33,8 +34,8 @@ class Score:
         self._judge = None
         if instruction:
             try:
-                self._judge = Judge(parse_instruction(instruction, self._contract))
-            except InstructionError as err:
+                self._judge = judge_for(parse_instruction(instruction, self._contract), self._plant)
+            except ValueError as err:
                 self.segments[-1].error = str(err)
 
     def update(self, now: float) -> None:
@@ -42,8 +43,8 @@ class Score:
         judge = self._judge
         if judge is None:
             return
-        task, segment = judge.task, self.segments[-1]
-        judge.update(now, self._plant.tip(task.group), self._plant.objects()[task.object])
+        segment = self.segments[-1]
+        judge.watch(self._plant)
         segment.progress = max(segment.progress, judge.progress)
         segment.final_progress, segment.final_distance = judge.progress, judge.distance
         if judge.success and not segment.success:
