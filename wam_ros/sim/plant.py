@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,15 @@ class Plant:
             values = (self.data.qpos[self._qpos] - self._offset) / self._scale
         means = np.add.reduceat(values, self._first) / self._count
         return dict(zip(self._measured, means.tolist(), strict=True))
+
+    def qpos_at(self, positions: Mapping[str, float]) -> FloatArray:
+        """MuJoCo's ``qpos`` as it is now, but with joints at ``positions`` (contract units)."""
+        with self.lock:
+            qpos = np.array(self.data.qpos)
+        for name, value in positions.items():
+            for place, _, scale, offset in self._address[name]:
+                qpos[place] = scale * value + offset
+        return qpos
 
     def objects(self) -> dict[str, FloatArray]:
         """Centre of each block and of the bowl, ``(3,)``."""
