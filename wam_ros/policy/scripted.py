@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def _turns(rotation: FloatArray) -> list[FloatArray | None]:
 class ScriptedPolicy:
     """Touch tasks by inverse kinematics.
 
-    ``latency`` seconds pass in every call, as they would in a model.
+    ``latency`` seconds pass in every call, as they would in a model, by ``clock`` and ``sleep``.
     """
 
     name = "scripted"
@@ -80,10 +80,15 @@ class ScriptedPolicy:
     precision = ""
     needs_objects = True
 
-    def __init__(self, latency: float = 0.1) -> None:
+    def __init__(
+        self,
+        latency: float = 0.1,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         if latency < 0:
             raise ValueError(f"latency {latency} s must not be negative")
-        self._latency = latency
+        self._latency, self._clock, self._sleep = latency, clock, sleep
         self._plan: Plan | None = None
         self._task: TouchTask | None = None
 
@@ -101,12 +106,15 @@ class ScriptedPolicy:
 
     def reset(self, instruction: str) -> None:
         """Understand the instruction; raises InstructionError (a ValueError) when it is not."""
-        self._task = parse_instruction(instruction, self._contract)
+        task = parse_instruction(instruction, self._contract)
+        if not isinstance(task, TouchTask):
+            raise ValueError(f"the teacher cannot do '{instruction}' yet; it touches blocks")
+        self._task = task
         self._plan = None
 
     def infer(self, window: Window) -> ActionChunk:
         """Cut the next chunk out of the plan, planning first when there is none."""
-        started = time.monotonic()
+        started = self._clock()
         task = self._task
         if task is None:
             raise PolicyError("no instruction was given; call reset first")
@@ -119,13 +127,13 @@ class ScriptedPolicy:
         if self._plan is None or moved:
             plan = self._make_plan(task, state, target, newest.t0)
             # Rows that will be over before this chunk arrives hold still.
-            lost = 0.0 if window.cadence == "sync" else time.monotonic() - started + self._latency
+            lost = 0.0 if window.cadence == "sync" else self._clock() - started + self._latency
             self._plan = Plan(plan.joints, plan.times + lost, plan.points, plan.target)
         elif window.cadence == "sync":
             # In sync the model's clock is the executed row: time spent holding does not count.
             self._plan = self._rejoin(self._plan, state, newest.t0)
         chunk = self._cut(self._plan, state, newest.t0, newest.state)
-        time.sleep(max(0.0, self._latency - (time.monotonic() - started)))
+        self._sleep(max(0.0, self._latency - (self._clock() - started)))
         return chunk
 
     def close(self) -> None:
