@@ -22,7 +22,8 @@ SHRINK = 1e-3
 
 def pixels(frames: Array) -> Tensor:
     """Composites uint8 [..., T, H, W, 3] as float32 [..., 3, T, H, W] in [-1, 1]."""
-    x = torch.from_numpy(np.ascontiguousarray(frames)).float().div_(127.5).sub_(1.0)
+    # A copy: frames may be a file mapped read-only.
+    x = torch.from_numpy(np.array(frames)).float().div_(127.5).sub_(1.0)
     return x.movedim(-1, -4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,14 +50,10 @@ class Episode:
                 f"episode: {len(self.frames)} frames for {rows} rows, expected {needed}"
             )
 
-    def segment(self, row: int) -> tuple[int, int]:
-        """First row and row behind the last with the instruction of ``row``, in one piece."""
-        text, start, stop = self.text[row], row, row + 1
-        while start > 0 and self.text[start - 1] == text:
-            start -= 1
-        while stop < len(self.text) and self.text[stop] == text:
-            stop += 1
-        return start, stop
+    def segments(self) -> list[tuple[int, int]]:
+        """First row and row behind the last of every run of rows with one instruction."""
+        changes = [t for t in range(1, len(self.text)) if self.text[t] != self.text[t - 1]]
+        return list(itertools.pairwise([0, *changes, len(self.text)]))
 
 
 @dataclass(frozen=True)

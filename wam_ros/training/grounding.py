@@ -41,6 +41,14 @@ class Readout(nn.Module):
         return state + self.net(torch.cat((summary, state), dim=-1))
 
 
+def settled(state: Array, rows: int = 6, tolerance: float = 0.02) -> bool:
+    """Whether the last ``rows`` of normalised states [T, width] stand still.
+
+    An instruction that was cut short ends in a state that says nothing about it.
+    """
+    return len(state) >= rows and float(np.ptp(state[-rows:], axis=0).max()) < tolerance
+
+
 class HindsightLoss:
     """Error of the predicted end of an instruction.
 
@@ -73,6 +81,15 @@ class HindsightLoss:
         self._batch, self._seed = batch, seed
         self._drop, self._unknown, self._spare = drop, unknown, spare
         self._known: dict[str, Tokens] = {}
+        self._moments = [
+            (i, frame, stop - 1)
+            for i, e in enumerate(episodes)
+            for start, stop in e.segments()
+            if settled(self._states[i][start:stop])
+            for frame in range(-(-start // e.stride), -(-stop // e.stride))
+        ]
+        if not self._moments:
+            raise ValueError("no instruction of the dataset was carried out until the arm rested")
 
     def __call__(self, step: int) -> Losses:
         """Losses of step ``step``."""
@@ -86,15 +103,13 @@ class HindsightLoss:
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Array, list[str], Array, Array]:
         """Frames, instructions, states now and at the end of ``count`` random moments."""
         frames, texts, now, end = [], [], [], []
-        for _ in range(count):
-            i = int(rng.integers(len(self._episodes)))
+        for k in rng.integers(len(self._moments), size=count):
+            i, frame, last = self._moments[int(k)]
             e = self._episodes[i]
-            frame = int(rng.integers(-(-len(e.state) // e.stride)))
-            row = frame * e.stride
             frames.append(e.frames[frame])
-            texts.append(e.text[row])
-            now.append(self._states[i][row])
-            end.append(self._states[i][e.segment(row)[1] - 1])
+            texts.append(e.text[frame * e.stride])
+            now.append(self._states[i][frame * e.stride])
+            end.append(self._states[i][last])
         return np.stack(frames), texts, np.stack(now), np.stack(end)
 
     def predict(
