@@ -212,6 +212,10 @@ class Kinematics:
             self._paths[link] = path[::-1]
         return self._paths[link]
 
+    def step(self, joint: UrdfJoint, q: Mapping[str, float]) -> Array:
+        """Pose (4, 4) of the joint's child in its parent; see `fk` for ``q``."""
+        return self._local(joint, q)
+
     def _local(self, joint: UrdfJoint, q: Mapping[str, float]) -> Array:
         """Pose of the child in the parent; the parts that do not change are multiplied out."""
         if joint.kind == "fixed":

@@ -16,7 +16,7 @@ import numpy as np
 
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.ik import rotation_vector
-from wam_ros.contract.kinematics import Kinematics
+from wam_ros.contract.kinematics import Kinematics, KinematicsError, axis_angle
 from wam_ros.contract.model import Contract, JointGroup
 
 STEP = 0.03
@@ -65,13 +65,9 @@ class Reach:
     ) -> None:
         self.group = group
         self.names = [j.name for j in group.joints]
-        self._tree = kinematics
-        self._link = group.tip_link or ""
-        self._urdf = [j.urdf[0] for j in group.joints]
-        self._joints = [u for u, _, _ in self._urdf]
-        self._scale = np.array([s for _, s, _ in self._urdf])
-        self._offset = np.array([o for _, _, o in self._urdf])
-        self._base = {u: s * j.home + o for j in contract.joints.values() for u, s, o in j.urdf}
+        self._scale = np.array([j.urdf[0][1] for j in group.joints])
+        self._offset = np.array([j.urdf[0][2] for j in group.joints])
+        self._chain = _chain(contract, kinematics, group)
         self.home = np.array([j.home for j in group.joints])
         self._low = np.array([j.limits.lower for j in group.joints]) + MARGIN
         self._high = np.array([j.limits.upper for j in group.joints]) - MARGIN
@@ -82,14 +78,30 @@ class Reach:
 
     def pose(self, q: FloatArray) -> FloatArray:
         """Pose ``(4, 4)`` of the tool centre at joint positions ``(D,)`` in contract units."""
-        values = dict(zip(self._joints, (self._scale * q + self._offset).tolist(), strict=True))
-        return self._tree.fk({**self._base, **values}, self._link)
+        pose = self._chain[0]
+        for value, (axis, after) in zip(
+            self._scale * q + self._offset, self._chain[1], strict=True
+        ):
+            turn = np.eye(4)
+            turn[:3, :3] = axis_angle(axis, float(value))
+            pose = pose @ turn @ after
+        return pose
 
-    def jacobian(self, q: FloatArray) -> FloatArray:
-        """Velocity ``(6, D)`` of the tool centre per unit speed of each joint."""
-        values = dict(zip(self._joints, (self._scale * q + self._offset).tolist(), strict=True))
-        jac = self._tree.jacobian({**self._base, **values}, self._link, self._joints)
-        return np.asarray(jac * self._scale)
+    def jacobian(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Pose ``(4, 4)`` as `pose` gives it, and velocity ``(6, D)`` per unit joint speed."""
+        pose = self._chain[0]
+        origins, axes = [], []
+        for value, (axis, after) in zip(
+            self._scale * q + self._offset, self._chain[1], strict=True
+        ):
+            origins.append(pose[:3, 3])
+            axes.append(pose[:3, :3] @ axis)
+            turn = np.eye(4)
+            turn[:3, :3] = axis_angle(axis, float(value))
+            pose = pose @ turn @ after
+        spin = np.array(axes)
+        arm = pose[:3, 3] - np.array(origins)
+        return pose, np.vstack([np.cross(spin, arm).T, spin.T]) * self._scale
 
     def goal(self, point: FloatArray) -> Posture:
         """Joint positions with the tool centre at ``point`` ``(3,)`` in the root frame (m)."""
@@ -115,8 +127,7 @@ class Reach:
     def _descend(self, q: FloatArray, point: FloatArray, most: int) -> FloatArray:
         """Gauss-Newton steps with limits as active set."""
         for _ in range(most):
-            pose = self.pose(q)
-            jac = self.jacobian(q)
+            pose, jac = self.jacobian(q)
             turn = rotation_vector(self.rotation @ pose[:3, :3].T)
             wish = np.concatenate(
                 [_POINT * (point - pose[:3, 3]), TURN * turn, STAY * (self.home - q)]
@@ -136,3 +147,37 @@ class Reach:
             if largest < 1e-6:
                 break
         return q
+
+
+def _chain(
+    contract: Contract, tree: Kinematics, group: JointGroup
+) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
+    """The arm as a product: a fixed pose, then per joint its axis and the fixed pose after it.
+
+    Joints of other groups on the way (a waist) stand at home.
+    """
+    moved = [j.urdf[0][0] for j in group.joints]
+    home = {u: s * j.home + o for j in contract.joints.values() for u, s, o in j.urdf}
+    start, parts = np.eye(4), list[tuple[FloatArray, FloatArray]]()
+    for joint in tree.chain(group.tip_link or ""):
+        turned = joint.name in moved
+        if turned and (joint.kind == "prismatic" or joint.name != moved[len(parts)]):
+            raise KinematicsError(
+                f"{group.name}: joint '{joint.name}' slides or is out of order; the teacher needs "
+                f"hinges in the order of the chain"
+            )
+        step = joint.origin if turned else tree.step(joint, home)
+        if parts:
+            parts[-1] = (parts[-1][0], parts[-1][1] @ step)
+        else:
+            start = start @ step
+        if turned:
+            parts.append((joint.axis, np.eye(4)))
+    if len(parts) != len(moved):
+        raise KinematicsError(f"{group.name}: not all of its joints carry '{group.tip_link}'")
+    return start, parts
+
+
+def wanted_rotation(robot: str, group: str) -> FloatArray | None:
+    """Orientation of the hand ``(3, 3)`` wanted at the blocks; None for the one at home."""
+    return None

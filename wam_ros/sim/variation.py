@@ -22,8 +22,8 @@ class Randomisation:
     start : float
         Largest offset of each arm joint from home, rad.
     light : float
-        Ambient and diffuse light are each multiplied by 1 - light .. 1 + light / 3; upwards there is
-        less room, because the nominal light nearly saturates the table.
+        Ambient and diffuse light are each multiplied by 1 - light .. 1 + light / 3; there is less
+        room upwards, because the nominal light nearly saturates the table.
     light_turn : float
         Largest angle between the lamp's direction and its nominal one, rad.
     shade : float
