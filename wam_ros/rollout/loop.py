@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -134,6 +135,7 @@ class Rollout:
         then: Sequence[tuple[float | None, str]] = (),
         events: Sequence[tuple[float, Event]] = (),
         disturbances: Sequence[Disturbance] = (),
+        patience: float = math.inf,
     ) -> Episode:
         """Run one episode.
 
@@ -153,6 +155,8 @@ class Rollout:
             ``(seconds after the first instruction, function)``: what happens to the plant.
         disturbances
             Mishaps; their time counts from the start of the simulation, `Settings.settle` earlier.
+        patience
+            Seconds after which an instruction that was not carried out ends the episode.
 
         Raises
         ------
@@ -163,9 +167,8 @@ class Rollout:
             raise ValueError(f"deadline {deadline} s must be positive")
         if seed is not None:
             self.seed = seed
-        self._run = _Run(
-            self, observers, list(then), sorted(events, key=lambda e: e[0]), disturbances
-        )
+        ordered = sorted(events, key=lambda e: e[0])
+        self._run = _Run(self, observers, list(then), ordered, disturbances, patience)
         return self._run.go(instruction, deadline)
 
     @property
@@ -194,6 +197,7 @@ class _Run:
         then: list[tuple[float | None, str]],
         events: list[tuple[float, Event]],
         disturbances: Sequence[Disturbance],
+        patience: float,
     ) -> None:
         self._rollout, self._observers = rollout, observers
         self._then, self._events, self._disturbances = then, events, disturbances
@@ -212,6 +216,7 @@ class _Run:
         self._perception = Perception(contract)
         self.score = Score(contract, rollout.plant)
         self.log = Log(self.body)
+        self._patience = patience
         self._on_the_way: deque[tuple[float, float, Camera, Picture]] = deque()
         self._begin = 0.0
         hears_dreams = [o for o in observers if type(o).on_imagined is not Observer.on_imagined]
@@ -361,6 +366,8 @@ class _Run:
         if now < self._begin:
             return False
         if self.score.gave_up or self.body.core.mode.name in ("DISARMED", "ESTOPPED"):
+            return True
+        if not self.score.success and now - self.score.segments[-1].start >= self._patience:
             return True
         done = not self._then and self.score.success
         return done and now - self.score.since >= self._rollout.settings.linger - 1e-9
