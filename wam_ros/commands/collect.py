@@ -22,6 +22,7 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--task", default="touch", help="kinds to draw from: touch,bowl,play")
     p.add_argument("--split", default="train", choices=("train", "held_out"))
     p.add_argument("--mishaps", type=float, default=0.0, help="share of disturbed episodes, 0..1")
+    p.add_argument("--chain", type=float, default=0.0, help="share with several sentences, 0..1")
     p.add_argument("--cadence", default="async", choices=("async", "sync", "sliding"))
     p.add_argument("--latency", type=float, default=0.1, help="seconds a call costs, default 0.1")
     p.add_argument("--width", type=int, default=128, help="pixels of the pictures, default 128")
@@ -31,6 +32,7 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--state-rate", type=float, default=60.0, help="Hz of joint states, default 60")
     p.add_argument("--control-rate", type=float, help="Hz of the executor; default: the contract's")
     p.add_argument("--deadline", type=float, default=12.0, help="longest episode, s, default 12")
+    p.add_argument("--linger", type=float, default=0.3, help="s to go on after success")
     p.add_argument("--nominal", action="store_true", help="vary placements only")
     p.add_argument("--json", metavar="FILE", help="write what was collected to FILE")
 
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         cadence=args.cadence, latency=args.latency, width=args.width, pictures=args.pictures,
         compression=args.compression, camera_rate=args.camera_rate, state_rate=args.state_rate,
         control_rate=args.control_rate, deadline=args.deadline, randomise=not args.nominal,
+        chain=args.chain, linger=args.linger,
     )  # fmt: skip
     started = time.monotonic()
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

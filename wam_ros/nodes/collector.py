@@ -43,6 +43,7 @@ class Collection:
     split: Split = "train"
     tasks: tuple[str, ...] = ("touch",)
     mishaps: float = 0.0
+    chain: float = 0.0
     cadence: str = "async"
     latency: float = 0.1
     width: int = 128
@@ -84,7 +85,9 @@ class Collector:
     def plan(self, index: int) -> EpisodePlan:
         """What episode ``index`` is about."""
         c = self._c
-        return plan_episode(self.contract, c.split, c.seed, index, c.tasks, c.mishaps)
+        return plan_episode(
+            self.contract, c.split, c.seed, index, c.tasks, c.mishaps, chain=c.chain
+        )
 
     def episode(self, index: int) -> dict[str, Any]:
         """Record episode ``index`` unless it is there; returns its summary."""
@@ -101,6 +104,7 @@ class Collector:
             self._c.deadline,
             [BagObserver(folder, options, mishap)],
             seed=plan.seed,
+            then=plan.then,
             disturbances=plan.disturbances(self.contract, self._scenes),
         )
         return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from wam_ros.contract.model import Contract
 from wam_ros.sim.disturbance import Disturbance, draw_disturbance
 from wam_ros.sim.language import Split, say
@@ -27,6 +29,8 @@ class EpisodePlan:
     task: Task
     instruction: str
     mishap: bool
+    then: tuple[tuple[float | None, str], ...] = ()
+    """Further sentences: seconds after the first one, or None for when the one before is done."""
 
     def disturbances(self, contract: Contract, scenes: Scenes) -> list[Disturbance]:
         """The mishaps of this episode, fresh: they remember that they happened."""
@@ -46,6 +50,7 @@ def plan_episode(
     tasks: Sequence[str] = ("touch",),
     mishaps: float = 0.0,
     sentences: Split | None = None,
+    chain: float = 0.0,
 ) -> EpisodePlan:
     """Episode ``index`` of base seed ``base``; the same arguments, the same episode.
 
@@ -59,6 +64,9 @@ def plan_episode(
         Share 0..1 of episodes with a `Disturbance`.
     sentences
         Split of the sentences, when it is not ``split``.
+    chain
+        Share 0..1 of episodes in which one or two more sentences follow: half of them when the one
+        before is done, half of them while the arm is on its way.
 
     Raises
     ------
@@ -79,4 +87,19 @@ def plan_episode(
         raise ValueError(f"{contract.robot} has nothing to do in task '{kind}'")
     task = choices[int(rng.integers(len(choices)))]
     sentence = say(task, contract, sentences or split, rng)
-    return EpisodePlan(index, seed, split, task, sentence, bool(rng.random() < mishaps))
+    mishap = bool(rng.random() < mishaps)
+    more = _chain(choices, contract, sentences or split, rng) if rng.random() < chain else ()
+    return EpisodePlan(index, seed, split, task, sentence, mishap, more)
+
+
+def _chain(
+    choices: Sequence[Task], contract: Contract, split: Split, rng: np.random.Generator
+) -> tuple[tuple[float | None, str], ...]:
+    out: list[tuple[float | None, str]] = []
+    for _ in range(int(rng.integers(1, 3))):
+        task = choices[int(rng.integers(len(choices)))]
+        last = out[-1][0] if out else 0.0
+        interrupts = last is not None and rng.random() < 0.5
+        when = last + float(rng.uniform(0.5, 2.0)) if interrupts and last is not None else None
+        out.append((when, say(task, contract, split, rng)))
+    return tuple(out)
