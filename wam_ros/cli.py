@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from wam_ros.commands import demo, doctor, graph, record
+from wam_ros.commands import collect, demo, doctor, evaluate, graph, record, train
 from wam_ros.serving import cli as serving
 from wam_ros.wam import cli as model
 
@@ -20,7 +20,7 @@ examples:
 """
 
 
-MODULES = (demo, graph, doctor, record, model, serving)
+MODULES = (demo, graph, doctor, record, collect, train, evaluate, model, serving)
 """Each brings ``add_parser(sub)`` and ``run(args)`` and imports nothing heavy at the top."""
 
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-from array import array
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,11 +35,12 @@ from wam_ros.execution.outputs import channels
 from wam_ros.msg import ActionChunk as ActionChunkMsg
 from wam_ros.msg import ExecutorState
 from wam_ros.nodes.control_loop import ControlLoop, make_others_fifo
-from wam_ros.nodes.convert import chunk_from_msg, to_stamp
+from wam_ros.nodes.convert import chunk_from_msg
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.mailbox import Mailbox, Unspun
 from wam_ros.nodes.publishers import command_publisher
 from wam_ros.nodes.sources import poll_states
+from wam_ros.nodes.states import executor_state
 from wam_ros.perception.joints import JointError, read
 from wam_ros.resources import share
 from wam_ros.sim.urdf import expand
@@ -281,34 +281,10 @@ class ExecutorNode(Node):  # type: ignore[misc]
                 self.get_logger().warning(text, throttle_duration_sec=1.0)
 
     def _snapshot(self) -> Any:
-        core, counters, loop = self._core, self._core.counters, self._loop
-        now = self._now()
-        sequence, row, margin = core.progress(now)
-        msg = ExecutorState(
-            mode=int(core.mode),
-            mode_name=core.mode.name.lower(),
-            armed=core.mode not in (Mode.DISARMED, Mode.ESTOPPED),
-            reason=core.reason,
-            chunk_sequence=sequence,
-            row_progress=row,
-            buffer_margin=margin,
-            ticks=counters.ticks,
-            missed_ticks=loop.missed,
-            chunks_accepted=counters.accepted,
-            chunks_rejected=counters.rejected,
-            limiter_ticks=counters.limiter_ticks,
-            seam_jump_max=counters.seam_jump_max,
-            following_error=counters.following_error,
-            joint_names=list(core.names),
-            reference=array("d", core.reference),
-            delay_rows=counters.delay_rows,
-            pace=core.pace,
-        )
+        msg = executor_state(self._core, self._now())
+        msg.missed_ticks = self._loop.missed
         msg.lateness_p50, msg.lateness_p99, msg.lateness_max = self._timing[:3]
         msg.work_p50, msg.work_p99 = self._timing[3:]
-        p50, p95 = counters.latency.percentiles(50, 95)
-        msg.observation_to_command_p50, msg.observation_to_command_p95 = p50, p95
-        msg.header.stamp = to_stamp(now)
         return msg
 
     def _publish_diagnostics(self) -> None:

@@ -15,9 +15,10 @@ from std_msgs.msg import String
 
 from wam_ros.contract import ContractError, load_contract
 from wam_ros.contract.model import Camera
-from wam_ros.msg import ActionChunk, ExecutorState, PolicyState, SimState
+from wam_ros.msg import PolicyState, SimState
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.lifecycle import run
+from wam_ros.nodes.topics import OWN
 from wam_ros.nodes.types import TypeMissing, message_type, source_type
 from wam_ros.recording import metadata
 from wam_ros.recording.episode import VERDICTS, Episode
@@ -26,14 +27,6 @@ from wam_ros.recording.recorder import Recorder, RecorderError, Settings, with_s
 from wam_ros.recording.repair import repair_all
 from wam_ros.srv import StartEpisode, StopEpisode
 
-OWN = (
-    ("action_chunk", "wam_ros/msg/ActionChunk", ActionChunk),
-    ("executor_state", "wam_ros/msg/ExecutorState", ExecutorState),
-    ("policy_state", "wam_ros/msg/PolicyState", PolicyState),
-    ("sim/state", "wam_ros/msg/SimState", SimState),
-    ("instruction", "std_msgs/msg/String", String),
-    ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", DiagnosticArray),
-)
 _LATCHED = ("executor_state", "policy_state")
 _RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable"}
 _DURABILITY = {DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}

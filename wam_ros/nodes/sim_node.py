@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from array import array
 from typing import Any
 
 from wam_ros import dds
@@ -27,11 +26,12 @@ from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from wam_ros.contract import ContractError, load_contract  # noqa: E402
-from wam_ros.contract.model import Output, StateSource  # noqa: E402
+from wam_ros.contract.model import Output  # noqa: E402
 from wam_ros.execution.metrics import Window  # noqa: E402
 from wam_ros.msg import SimState  # noqa: E402
 from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
 from wam_ros.nodes.lifecycle import run  # noqa: E402
+from wam_ros.nodes.states import simulated_joints  # noqa: E402
 from wam_ros.sim.judge import TaskJudge, judge_for  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS  # noqa: E402
@@ -128,13 +128,7 @@ class SimNode(Node):  # type: ignore[misc]
         positions = self.plant.positions()
         stamp = self._stamp()
         for source, publisher in self._sources:
-            publisher.publish(self._joint_state(source, positions, stamp))
-
-    def _joint_state(self, source: StateSource, positions: dict[str, float], stamp: Any) -> Any:
-        raw = [(positions[j] - source.offset) / source.scale for j in source.joints]
-        msg = JointState(name=list(source.joints), position=array("d", raw))
-        msg.header.stamp = stamp
-        return msg
+            publisher.publish(simulated_joints(source, positions, stamp))
 
     # ---- threads -------------------------------------------------------------------------------
 

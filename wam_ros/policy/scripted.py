@@ -7,6 +7,7 @@ row. Nothing but the speed at which the last chunk was moving is carried from ca
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ FOLLOWED = 0.15
 class ScriptedPolicy:
     """Touches blocks, puts them into the bowl, plays.
 
-    ``latency`` seconds pass in every call, as they would in a model. ``play_seed`` fixes where its
-    hands go when it is told to play.
+    ``latency`` seconds pass in every call, as they would in a model, by ``clock`` and ``sleep``.
+    ``play_seed`` fixes where its hands go when it is told to play; it may be changed between
+    instructions.
     """
 
     name = "scripted"
@@ -42,10 +44,17 @@ class ScriptedPolicy:
     precision = ""
     needs_objects = True
 
-    def __init__(self, latency: float = 0.1, play_seed: int = 0) -> None:
+    def __init__(
+        self,
+        latency: float = 0.1,
+        play_seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         if latency < 0:
             raise ValueError(f"latency {latency} s must not be negative")
-        self._latency, self._play_seed = latency, play_seed
+        self._latency, self.play_seed = latency, play_seed
+        self._clock, self._sleep = clock, sleep
         self._task: Task | None = None
         self._errand: Errand | None = None
         self._last: _Announced | None = None
@@ -75,7 +84,7 @@ class ScriptedPolicy:
 
     def infer(self, window: Window) -> ActionChunk:
         """Imagine the next rows."""
-        started = time.monotonic()
+        started = self._clock()
         if self._task is None or self._errand is None:
             raise PolicyError("no instruction was given; call reset first")
         wanted = getattr(self._task, "object", None)
@@ -85,7 +94,7 @@ class ScriptedPolicy:
         measured = dict(zip(self._contract.state_names, newest.state.tolist(), strict=True))
         stage, speeds, hold = self._begin(measured, window, started)
         chunk = self._imagine(stage, speeds, hold, newest.t0, newest.state)
-        time.sleep(max(0.0, self._latency - (time.monotonic() - started)))
+        self._sleep(max(0.0, self._latency - (self._clock() - started)))
         return chunk
 
     def close(self) -> None:
@@ -96,7 +105,7 @@ class ScriptedPolicy:
             return Touch(task, self._arms)
         if isinstance(task, BowlTask):
             return Bowl(task, self._arms, self._width(task.group))
-        return Play(self._contract.robot, self._arms, self._play_seed)
+        return Play(self._contract.robot, self._arms, self.play_seed)
 
     def _gripper(self, arm: str) -> tuple[str, float, float]:
         """Joint of an arm's gripper, and where it is shut and open."""
@@ -131,7 +140,7 @@ class ScriptedPolicy:
                     values, speeds = {**measured, **announced}, self._last.speeds_at(t0)
             if values is measured:
                 # Rows that will be over before this chunk arrives hold still.
-                hold = time.monotonic() - started + self._latency
+                hold = self._clock() - started + self._latency
         opening = {}
         for arm in self._arms:
             if self._grippers[arm] is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Plant:
                 (self.model.joint(u).qposadr[0], self.model.actuator(u).id, s, o)
                 for u, s, o in joint.urdf
             ]
+        self._index_positions()
         self.reset(seed)
 
     # ---- building ------------------------------------------------------------------------------
@@ -176,6 +178,17 @@ class Plant:
             fovy=float(np.degrees(camera.fov_y)),
         )
 
+    def _index_positions(self) -> None:
+        """Lay out where `positions` reads, so that it is one look and not one per joint."""
+        known = {name: parts for name, parts in self._address.items() if parts}
+        every = [part for parts in known.values() for part in parts]
+        self._measured = tuple(known)
+        self._qpos = np.array([q for q, _, _, _ in every])
+        self._scale = np.array([s for _, _, s, _ in every])
+        self._offset = np.array([o for _, _, _, o in every])
+        self._count = np.array([len(parts) for parts in known.values()])
+        self._first = np.concatenate([[0], np.cumsum(self._count)[:-1]])
+
     # ---- running -------------------------------------------------------------------------------
 
     def reset(self, seed: int) -> None:
@@ -231,11 +244,18 @@ class Plant:
     def positions(self) -> dict[str, float]:
         """Measured joint positions in contract units, for joints the model has."""
         with self.lock:
-            return {
-                name: float(np.mean([(self.data.qpos[q] - o) / s for q, _, s, o in parts]))
-                for name, parts in self._address.items()
-                if parts
-            }
+            values = (self.data.qpos[self._qpos] - self._offset) / self._scale
+        means = np.add.reduceat(values, self._first) / self._count
+        return dict(zip(self._measured, means.tolist(), strict=True))
+
+    def qpos_at(self, positions: Mapping[str, float]) -> FloatArray:
+        """MuJoCo's ``qpos`` as it is now, but with joints at ``positions`` (contract units)."""
+        with self.lock:
+            qpos = np.array(self.data.qpos)
+        for name, value in positions.items():
+            for place, _, scale, offset in self._address[name]:
+                qpos[place] = scale * value + offset
+        return qpos
 
     def objects(self) -> dict[str, FloatArray]:
         """Centre of each block and of the bowl, ``(3,)``."""
@@ -262,14 +282,14 @@ class Views:
             for c in plant.contract.cameras
         }
 
-    def render(self, camera: str) -> np.ndarray:
-        """Current picture of ``camera``, uint8 RGB ``(H, W, 3)``."""
+    def render(self, camera: str, qpos: FloatArray | None = None) -> np.ndarray:
+        """Picture of ``camera``, uint8 RGB ``(H, W, 3)``, now or with MuJoCo's ``qpos``."""
         size = self._size[camera]
         if size not in self._renderers:
             self._renderers[size] = self._mj.Renderer(self._plant.model, *size)
         renderer = self._renderers[size]
         with self._plant.lock:
-            self._data.qpos[:] = self._plant.data.qpos
+            self._data.qpos[:] = self._plant.data.qpos if qpos is None else qpos
         self._mj.mj_forward(self._plant.model, self._data)
         renderer.update_scene(self._data, camera)
         return np.asarray(renderer.render())
