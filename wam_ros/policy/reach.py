@@ -73,6 +73,8 @@ class Reach:
         self._high = np.array([j.limits.upper for j in group.joints]) - MARGIN
         pose = self.pose(self.home)
         self.rotation = pose[:3, :3] if rotation is None else rotation
+        self._home_rotation = pose[:3, :3]
+        self._turn = rotation_vector(self.rotation @ pose[:3, :3].T)
         self.home_tip: FloatArray = pose[:3, 3]
         self._found: OrderedDict[bytes, Posture] = OrderedDict()
 
@@ -120,15 +122,18 @@ class Reach:
         count = max(1, int(np.ceil(np.linalg.norm(line) / STEP)))
         q = self.home.copy()
         for i in range(1, count):
-            q = self._descend(q, self.home_tip + line * i / count, 2)
-        q = self._descend(q, point, 60)
+            part = _rotation(self._turn * i / count) @ self._home_rotation
+            q = self._descend(q, self.home_tip + line * i / count, part, 2)
+        q = self._descend(q, point, self.rotation, 60)
         return Posture(q, float(np.linalg.norm(self.pose(q)[:3, 3] - point)))
 
-    def _descend(self, q: FloatArray, point: FloatArray, most: int) -> FloatArray:
+    def _descend(
+        self, q: FloatArray, point: FloatArray, rotation: FloatArray, most: int
+    ) -> FloatArray:
         """Gauss-Newton steps with limits as active set."""
         for _ in range(most):
             pose, jac = self.jacobian(q)
-            turn = rotation_vector(self.rotation @ pose[:3, :3].T)
+            turn = rotation_vector(rotation @ pose[:3, :3].T)
             wish = np.concatenate(
                 [_POINT * (point - pose[:3, 3]), TURN * turn, STAY * (self.home - q)]
             )
@@ -147,6 +152,12 @@ class Reach:
             if largest < 1e-6:
                 break
         return q
+
+
+def _rotation(vector: FloatArray) -> FloatArray:
+    """Rotation ``(3, 3)`` of axis times angle ``(3,)``."""
+    angle = float(np.linalg.norm(vector))
+    return axis_angle(vector / angle, angle) if angle > 0.0 else np.eye(3)
 
 
 def _chain(
@@ -179,5 +190,13 @@ def _chain(
 
 
 def wanted_rotation(robot: str, group: str) -> FloatArray | None:
-    """Orientation of the hand ``(3, 3)`` wanted at the blocks; None for the one at home."""
-    return None
+    """Orientation of the hand ``(3, 3)`` wanted at the blocks; None for the one at home.
+
+    YAM's hand is level at home, one finger over the other: it cannot take a block that way. It is
+    pitched 60 degrees down with the fingers side by side, each arm rolling to its outer side.
+    """
+    if robot != "yam":
+        return None
+    z = np.array([0.5, 0.0, -np.sqrt(0.75)])
+    y = np.array([0.0, 1.0 if group.startswith("left") else -1.0, 0.0])
+    return np.stack([np.cross(y, z), y, z], axis=1)
