@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from wam_ros.evaluation import (
     EpisodeRecord,
@@ -43,6 +44,12 @@ def test_wilson_by_hand() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     with pytest.raises(ValueError, match="3 successes in 2 trials"):
         wilson(3, 2)
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_agrees_with_scipy(case: tuple[int, int]) -> None:
+    interval = binomtest(*case).proportion_ci(0.95, method="wilson")
+    assert wilson(*case) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -86,7 +93,7 @@ def test_summary_by_hand() -> None:
     assert s.progress.value == pytest.approx((1 + 1 + 1 + 0.4) / 4)
     assert s.time_to_success.value == pytest.approx(2.1)  # median of 2.0, 2.1, 2.2
     assert s.latency_p50.value == pytest.approx(0.3)  # of 0.1 0.1 0.3 0.3 0.5
-    assert s.holds.value == pytest.approx(1.5)
+    assert s.holds.value == pytest.approx(1.5) and s.errors == 0
     assert s.progress.low <= s.progress.value <= s.progress.high
 
 
@@ -125,16 +132,17 @@ def test_comparison_pairs_by_seed() -> None:
 
 
 def test_record_must_agree_with_itself() -> None:
-    with pytest.raises(ValueError, match="time to success is None"):
+    with pytest.raises(ValueError, match="success without a time"):
         record(0, time_to_success=None)
     with pytest.raises(ValueError, match=r"progress 1\.5"):
         record(0, progress=1.5)
 
 
 def test_records_survive_the_file(tmp_path) -> None:
-    records = [record(0), record(1, False)]
+    records = [record(0, final_distance=0.01, done=1), record(1, False, error="gate tripped")]
+    assert math.isnan(records[1].final_distance)
     write_records(tmp_path / "r.jsonl", records)
-    assert read_records(tmp_path / "r.jsonl") == records
+    assert repr(read_records(tmp_path / "r.jsonl")) == repr(records)
     (tmp_path / "bad.jsonl").write_text('{"policy": "x"}\n')
     with pytest.raises(ValueError, match=r"bad\.jsonl, line 1: .*missing"):
         read_records(tmp_path / "bad.jsonl")

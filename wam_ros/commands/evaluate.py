@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 EPILOG = """\
@@ -40,6 +41,7 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--nominal", action="store_true", help="vary placements only")
     p.add_argument("--jobs", type=int, default=1, help="processes; more blur measured latencies")
     p.add_argument("--json", metavar="FILE", help="write records and table to FILE")
+    p.add_argument("--picture", metavar="PNG", type=Path, help="draw policies side by side")
 
 
 def policy_of(text: str) -> tuple[str, str, dict[str, Any]]:
@@ -124,17 +126,20 @@ def run(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace, records: list[Any], wall: float) -> int:
     from dataclasses import asdict
 
+    from wam_ros.evaluation import compare, draw, plain, summarise, table, to_dict
     from wam_ros.jsonfile import write_json
-    from wam_ros.rollout.summary import summarise, table
 
-    rows = summarise(records)
-    print(table(rows))
+    summaries = summarise(records)
+    first, *others = dict.fromkeys(r.policy for r in records)
+    comparisons = [c for other in others for c in compare(records, first, other)]
+    print(table(summaries, comparisons))
     print(f"{len(records)} episodes in {wall:.0f} s, seed {args.seed}, {args.robot}")
+    if args.picture:
+        draw(args.picture, summaries, f"{args.robot}, seed {args.seed}")
     if args.json:
         given = {k: v for k, v in vars(args).items() if k not in ("run", "json", "command")}
-        write_json(
-            args.json,
-            {"arguments": given, "wall_s": wall, "table": rows,
-             "records": [asdict(r) for r in records]},
-        )  # fmt: skip
+        given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+        found = [plain(asdict(r)) for r in records]
+        report = to_dict(summaries, comparisons)
+        write_json(args.json, {"arguments": given, "wall_s": wall, **report, "records": found})
     return 0

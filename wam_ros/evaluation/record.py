@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class EpisodeRecord:
         s from observation to chunk, one per call.
     holds, hold_seconds
         How often, and for how long in all, the executor held because no chunk was there in time.
+    final_distance
+        What was left at the end, m; NaN where it has no meaning.
+    error
+        Why the episode was broken off; empty when it ran its course.
+    done
+        Instructions carried out before the first that was not.
     """
 
     policy: str
@@ -47,12 +55,14 @@ class EpisodeRecord:
     chunk_latencies: tuple[float, ...] = field(default=())
     holds: int = 0
     hold_seconds: float = 0.0
+    final_distance: float = float("nan")
+    error: str = ""
+    done: int = 0
 
     def __post_init__(self) -> None:
-        if self.success != (self.time_to_success is not None):
+        if self.success and self.time_to_success is None:
             raise ValueError(
-                f"episode {self.seed} of {self.policy}: success is {self.success} but the time to "
-                f"success is {self.time_to_success}"
+                f"episode {self.seed} of {self.policy} is a success without a time to success"
             )
         if not 0.0 <= self.progress <= 1.0:
             raise ValueError(
@@ -60,9 +70,16 @@ class EpisodeRecord:
             )
 
 
+def plain(value: Any) -> Any:
+    """The same with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def write_records(path: Path, records: Iterable[EpisodeRecord]) -> None:
     """Write one JSON object a line."""
-    lines = [json.dumps(asdict(r)) for r in records]
+    lines = [json.dumps(plain(asdict(r)), allow_nan=False) for r in records]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
@@ -76,6 +93,8 @@ def read_records(path: Path) -> list[EpisodeRecord]:
             strange = set(raw) - known
             if strange:
                 raise ValueError(f"unknown field {sorted(strange)[0]}")
+            if raw.get("final_distance", 0.0) is None:
+                raw["final_distance"] = math.nan
             raw["chunk_latencies"] = tuple(raw.get("chunk_latencies", ()))
             found.append(EpisodeRecord(**raw))
         except (ValueError, TypeError) as err:

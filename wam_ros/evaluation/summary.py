@@ -28,7 +28,8 @@ class Summary:
     ``success`` is a share with its Wilson interval; the others have bootstrap intervals over
     episodes. ``time_to_success`` is the median (s) of the episodes that succeeded,
     ``latency_p50`` and ``latency_p95`` (s) are over all chunks, the rest are means per episode:
-    progress, path (m), rms jerk (rad/s3), holds, and seconds held.
+    progress, path (m), rms jerk (rad/s3), holds, seconds held, and instructions done.
+    ``errors`` counts the episodes that were broken off.
     """
 
     policy: str
@@ -46,6 +47,8 @@ class Summary:
     latency_p95: Interval
     holds: Interval
     hold_seconds: Interval
+    done: Interval
+    errors: int
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def summarise(records: Iterable[EpisodeRecord]) -> list[Summary]:
                 latency_p95=_estimate(latencies, _quantile(95.0)),
                 holds=_estimate([[r.holds] for r in episodes], _mean),
                 hold_seconds=_estimate([[r.hold_seconds] for r in episodes], _mean),
+                done=_estimate([[r.done] for r in episodes], _mean),
+                errors=sum(bool(r.error) for r in episodes),
             )
         )
     return found

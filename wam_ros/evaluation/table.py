@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from wam_ros.evaluation.record import plain
 from wam_ros.evaluation.summary import Comparison, Interval, Summary
 
 _HEAD = ("policy", "cadence", "n", "success % (95 %)", "progress", "time s", "path m",
@@ -56,15 +57,9 @@ def table(summaries: Sequence[Summary], comparisons: Sequence[Comparison] = ()) 
 def to_dict(summaries: Sequence[Summary], comparisons: Sequence[Comparison] = ()) -> dict[str, Any]:
     """Everything the table shows and the intervals it has no room for; NaN becomes None."""
     return {
-        "summaries": [_plain(asdict(s)) for s in summaries],
-        "comparisons": [_plain(asdict(c)) for c in comparisons],
+        "summaries": [plain(asdict(s)) for s in summaries],
+        "comparisons": [plain(asdict(c)) for c in comparisons],
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _row(cells: Sequence[str]) -> str:

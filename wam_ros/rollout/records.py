@@ -1,42 +1,11 @@
-"""One line per evaluated episode: what statistics are made of."""
+"""From an episode to the record that evaluation keeps of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from wam_ros.contract.model import Contract
+from wam_ros.evaluation.record import EpisodeRecord
 from wam_ros.rollout.episode import Episode
 from wam_ros.sim.tasks import arms
-
-
-@dataclass(frozen=True)
-class EpisodeRecord:
-    """Outcome of one episode.
-
-    ``progress`` is 0..1 (for a chain, the share of instructions done), ``time_to_success`` in s
-    from the instruction or None, ``path_length`` in m of the acting tool centres, ``rms_jerk`` in
-    rad/s^3 of the acting arms' reference, ``chunk_latencies`` in s, ``holds`` counts the times the
-    executor stopped for want of a chunk and ``hold_seconds`` how long it did.
-    """
-
-    policy: str
-    cadence: str
-    task: str
-    split: str
-    seed: int
-    instruction: str
-    success: bool
-    progress: float
-    time_to_success: float | None
-    path_length: float
-    rms_jerk: float
-    chunk_latencies: tuple[float, ...]
-    holds: int
-    hold_seconds: float
-    final_distance: float = float("nan")
-    error: str = ""
-    done: int = 0
-    """Instructions carried out before the first that was not."""
 
 
 def record_of(
