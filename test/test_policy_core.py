@@ -115,7 +115,9 @@ def test_teacher_ends_on_the_block_within_limits(robot: str, seed: int) -> None:
         assert np.all(np.abs(np.diff(rows, axis=0)) <= speed * chunk.step_period + 1e-9)
         state, t = rows[6].copy(), t + 6 * chunk.step_period
     arm = next(g for g in contract.groups if g.role == "arm" and (not side or "right" in g.name))
-    tip = teacher._tip(dict(zip(contract.state_names, state)), arm.tip_link or "")
+    reach = teacher._arms[arm.name].reach
+    pose = dict(zip(contract.state_names, state))
+    tip = reach.pose(np.array([pose[n] for n in reach.names]))[:3, 3]
     assert np.linalg.norm(tip - blocks["blue_block"]) < 0.02
 
 

@@ -35,7 +35,6 @@ def test_every_arm_touches_and_disturbs_nothing(plant: Plant, seed: int, block: 
         hand = f" with the {arm.partition('_')[0]} hand" if len(arms) > 1 else ""
         teacher.reset(f"touch the {block.replace('_', ' ')}{hand}")
         measured = plant.positions()
-        state = np.array([measured[n] for n in contract.state_names])
         period = contract.rates.step_period
         names = [j.name for j in contract.group(arm).joints]
         limits = [contract.joints[n].limits.following_error for n in names]
@@ -43,6 +42,8 @@ def test_every_arm_touches_and_disturbs_nothing(plant: Plant, seed: int, block: 
         space = Space(contract, expand(share() / contract.urdf))
         space.restart(np.array([measured[n] for n in contract.control_names]))
         while near < 0.5 and t < 8.0:
+            measured = plant.positions()
+            state = np.array([measured[n] for n in contract.state_names])
             chunk = teacher.infer(Window((Observation(t, {}, state),), before, cadence="async"))
             columns = [chunk.names.index(n) for n in names]
             arm_columns = [n for n in chunk.names if contract.group_of(n).role == "arm"]

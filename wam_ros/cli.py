@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from wam_ros.commands import demo, doctor, graph, open_loop, record, run_instruction
+from wam_ros.commands import (
+    collect,
+    demo,
+    doctor,
+    evaluate,
+    graph,
+    open_loop,
+    record,
+    run_instruction,
+    train,
+)
 from wam_ros.serving import cli as serving
 from wam_ros.wam import cli as model
 
@@ -21,7 +31,19 @@ examples:
 """
 
 
-MODULES = (demo, graph, run_instruction, doctor, record, open_loop, model, serving)
+MODULES = (
+    demo,
+    graph,
+    run_instruction,
+    doctor,
+    record,
+    open_loop,
+    collect,
+    train,
+    evaluate,
+    model,
+    serving,
+)
 """Each brings ``add_parser(sub)`` and ``run(args)`` and imports nothing heavy at the top."""
 
 

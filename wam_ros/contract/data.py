@@ -6,6 +6,7 @@ simulation can speak to each other without middleware.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -38,7 +39,7 @@ class Observation:
     """
 
     t0: float
-    views: dict[str, NDArray[np.uint8]]
+    views: Mapping[str, NDArray[np.uint8]]
     state: FloatArray
     ages: dict[str, float] = field(default_factory=dict)
     skew: float = 0.0

@@ -77,6 +77,18 @@ def axis_angle(axis: Array, angle: float) -> Array:
     return result
 
 
+def _parts(joint: UrdfJoint) -> tuple[Array, Array]:
+    """What a moving joint adds to its origin per metre, or per sine and per 1 - cosine."""
+    first, second = np.zeros((4, 4)), np.zeros((4, 4))
+    if joint.kind == "prismatic":
+        first[:3, 3] = joint.axis
+    else:
+        x, y, z = joint.axis
+        cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+        first[:3, :3], second[:3, :3] = cross, cross @ cross
+    return joint.origin @ first, joint.origin @ second
+
+
 def _numbers(text: str, joint: str) -> list[float]:
     try:
         values = [float(word) for word in text.split()]
@@ -173,6 +185,8 @@ class Kinematics:
         self.joints = {self._above[link].name: self._above[link] for link in order[1:]}
         if len(self.joints) != len(joints):
             raise KinematicsError("URDF joint names must be unique")
+        self._parts = {j.name: _parts(j) for j in joints if j.kind != "fixed"}
+        self._paths: dict[str, list[UrdfJoint]] = {}
 
     @property
     def moving(self) -> tuple[str, ...]:
@@ -185,24 +199,32 @@ class Kinematics:
 
     def chain(self, link: str) -> list[UrdfJoint]:
         """Joints from the root to ``link``, fixed ones too."""
-        self._check_link(link)
-        path: list[UrdfJoint] = []
-        while link != self.root:
-            path.append(self._above[link])
-            link = path[-1].parent
-        return path[::-1]
+        return list(self._path(link))
 
-    @staticmethod
-    def _local(joint: UrdfJoint, q: Mapping[str, float]) -> Array:
+    def _path(self, link: str) -> list[UrdfJoint]:
+        if link not in self._paths:
+            self._check_link(link)
+            path: list[UrdfJoint] = []
+            here = link
+            while here != self.root:
+                path.append(self._above[here])
+                here = path[-1].parent
+            self._paths[link] = path[::-1]
+        return self._paths[link]
+
+    def step(self, joint: UrdfJoint, q: Mapping[str, float]) -> Array:
+        """Pose (4, 4) of the joint's child in its parent; see `fk` for ``q``."""
+        return self._local(joint, q)
+
+    def _local(self, joint: UrdfJoint, q: Mapping[str, float]) -> Array:
+        """Pose of the child in the parent; the parts that do not change are multiplied out."""
         if joint.kind == "fixed":
             return joint.origin
-        pose = np.eye(4)
         value = float(q.get(joint.name, 0.0))
+        first, second = self._parts[joint.name]
         if joint.kind == "prismatic":
-            pose[:3, 3] = joint.axis * value
-        else:
-            pose[:3, :3] = axis_angle(joint.axis, value)
-        return joint.origin @ pose
+            return np.asarray(joint.origin + value * first)
+        return np.asarray(joint.origin + math.sin(value) * first + (1.0 - math.cos(value)) * second)
 
     def fk(self, q: Mapping[str, float], link: str, base: str | None = None) -> Array:
         """Pose of ``link`` in ``base`` (default: the root link).
@@ -217,7 +239,7 @@ class Kinematics:
         (4, 4) array, metres.
         """
         pose = np.eye(4)
-        for joint in self.chain(link):
+        for joint in self._path(link):
             pose = pose @ self._local(joint, q)
         if base is None or base == self.root:
             return pose
@@ -242,20 +264,26 @@ class Kinematics:
             if name not in self.joints:
                 raise KinematicsError(f"unknown joint '{name}'; the URDF has no such joint")
         pose = np.eye(4)
-        axes: dict[str, tuple[UrdfJoint, Array, Array]] = {}
-        for joint in self.chain(link):
-            pose = pose @ self._local(joint, q)
-            axes[joint.name] = (joint, pose[:3, :3] @ joint.axis, pose[:3, 3])
+        column = {name: i for i, name in enumerate(joints)}
         result = np.zeros((6, len(joints)))
-        for column, name in enumerate(joints):
-            if name not in axes or axes[name][0].kind == "fixed":
+        turning: list[int] = []
+        origins: list[Array] = []
+        for joint in self._path(link):
+            pose = pose @ self._local(joint, q)
+            i = column.get(joint.name)
+            if i is None or joint.kind == "fixed":
                 continue
-            joint, axis, origin = axes[name]
+            axis = pose[:3, :3] @ joint.axis
             if joint.kind == "prismatic":
-                result[:3, column] = axis
+                result[:3, i] = axis
             else:
-                result[:3, column] = np.cross(axis, pose[:3, 3] - origin)
-                result[3:, column] = axis
+                result[3:, i] = axis
+                turning.append(i)
+                origins.append(pose[:3, 3])
+        if turning:
+            x, y, z = result[3:, turning]
+            a, b, c = pose[:3, 3, None] - np.array(origins).T
+            result[:3, turning] = np.array([y * c - z * b, z * a - x * c, x * b - y * a])
         return result
 
     def ik(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ def write_report(out: Path, summary: dict[str, Any], trace: Trace) -> None:
         _plot(out / "joints.png", summary, trace)
 
 
-def sheet(frames: list[tuple[float, dict[str, np.ndarray]]], summary: dict[str, Any]) -> np.ndarray:
+def sheet(
+    frames: Sequence[tuple[float, Mapping[str, np.ndarray]]], summary: dict[str, Any]
+) -> np.ndarray:
     """A BGR sheet: one row per moment, one column per view, with a caption on each row."""
     picks = np.linspace(0, len(frames) - 1, min(_SHEET_ROWS, len(frames))).round().astype(int)
     rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ class Trace:
     measured: list[np.ndarray] = field(default_factory=list)
     names: tuple[str, ...] = ()
     ticks: list[tuple[float, int]] = field(default_factory=list)
-    frames: list[tuple[float, dict[str, np.ndarray]]] = field(default_factory=list)
+    frames: list[tuple[float, Mapping[str, np.ndarray]]] = field(default_factory=list)
 
     def record(self, client: Any, t: float) -> None:
         """Take the newest states of ``client`` at ``t`` seconds after the instruction."""

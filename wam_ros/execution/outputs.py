@@ -56,6 +56,17 @@ class Channel:
         self._behind = value if np.abs(value - wanted).max() > 1e-9 else None
         return np.asarray(self.output.scale * value + self.output.offset)
 
+    def message(self, core: Executor, command: FloatArray) -> FloatArray:
+        """What goes out for ``command`` now, in the driver's unit and the output's joint order.
+
+        A trajectory is a window; this is its first point, the one that is due.
+        """
+        if self.velocity:
+            return self.output.scale * core.base.command[self.columns] + self.output.offset
+        if self.output.type == "trajectory_msgs/msg/JointTrajectory":
+            return self.window(core)[0].positions
+        return self.raw(command, core.measured)
+
     def forget(self) -> None:
         """Nothing is being sent: the next value follows none."""
         self._behind = None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Any
 
 from rclpy.node import Node
 
 from wam_ros.execution import Executor, Mode
-from wam_ros.msg import ExecutorState
 from wam_ros.nodes.control_loop import ControlLoop
-from wam_ros.nodes.convert import to_stamp
 from wam_ros.nodes.diagnostics import status
+from wam_ros.nodes.states import executor_state
 
 Timing = tuple[float, ...]
 """Lateness p50, p99, max and work p50, p99 of the loop, in seconds."""
@@ -24,33 +22,10 @@ def timing_of(loop: ControlLoop) -> Timing:
 
 def state_message(core: Executor, loop: ControlLoop, timing: Timing, now: float) -> Any:
     """An ExecutorState; to be made between two ticks."""
-    counters = core.counters
-    sequence, row, margin = core.progress(now)
-    msg = ExecutorState(
-        mode=int(core.mode),
-        mode_name=core.mode.name.lower(),
-        armed=core.mode not in (Mode.DISARMED, Mode.ESTOPPED),
-        reason=core.reason,
-        chunk_sequence=sequence,
-        row_progress=row,
-        buffer_margin=margin,
-        ticks=counters.ticks,
-        missed_ticks=loop.missed,
-        chunks_accepted=counters.accepted,
-        chunks_rejected=counters.rejected,
-        limiter_ticks=counters.limiter_ticks,
-        seam_jump_max=counters.seam_jump_max,
-        following_error=counters.following_error,
-        joint_names=list(core.names),
-        reference=array("d", core.reference),
-        delay_rows=counters.delay_rows,
-        pace=core.pace,
-    )
+    msg = executor_state(core, now)
+    msg.missed_ticks = loop.missed
     msg.lateness_p50, msg.lateness_p99, msg.lateness_max = timing[:3]
     msg.work_p50, msg.work_p99 = timing[3:]
-    p50, p95 = counters.latency.percentiles(50, 95)
-    msg.observation_to_command_p50, msg.observation_to_command_p95 = p50, p95
-    msg.header.stamp = to_stamp(now)
     return msg
 
 

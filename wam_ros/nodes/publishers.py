@@ -24,6 +24,8 @@ from wam_ros.nodes.gripper_action import GRIPPER, GripperSender, action_type
 
 Send = Callable[[Executor, FloatArray, float], None]
 """``send(core, command, now)``: command ``(D,)`` in contract units, now in ROS seconds."""
+Fill = Callable[[FloatArray, float], Any]
+"""``fill(values, now)``: values in the driver's unit, now in ROS seconds; the filled message."""
 
 
 def command_publisher(node: Node, core: Executor, channel: Channel) -> Send:
@@ -32,71 +34,75 @@ def command_publisher(node: Node, core: Executor, channel: Channel) -> Send:
     An output of unknown type (simulation only), or a GripperCommand where control_msgs is not
     installed, is sent as JointState.
     """
-    names = core.base.names if channel.velocity else core.names
-    joints = [names[i] for i in channel.columns]
-    kind, topic = channel.output.type, channel.output.topic
+    if channel.output.type == GRIPPER and action_type() is not None and not channel.velocity:
+        sender = GripperSender(node, channel.output.topic, channel.output.max_effort)
+        return lambda core, command, _: sender.send(float(channel.message(core, command)[0]))
+    cls, fill = command_message(core, channel)
     qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-    if channel.velocity and kind == "geometry_msgs/msg/Twist":
-        return _twist(node.create_publisher(Twist, topic, qos), channel)
-    if kind == "std_msgs/msg/Float64MultiArray":
-        return _array(node.create_publisher(Float64MultiArray, topic, qos), channel)
-    if kind == "trajectory_msgs/msg/JointTrajectory":
-        return _trajectory(node.create_publisher(JointTrajectory, topic, qos), channel, joints)
-    if kind == GRIPPER and action_type() is not None:
-        sender = GripperSender(node, topic, channel.output.max_effort)
-        return lambda core, command, _: sender.send(float(_values(core, command, channel)[0]))
-    return _joint_state(node.create_publisher(JointState, topic, qos), channel, joints)
-
-
-def _values(core: Executor, command: FloatArray, channel: Channel) -> FloatArray:
-    if channel.velocity:
-        output = channel.output
-        return output.scale * core.base.command[channel.columns] + output.offset
-    return channel.raw(command, core.measured)
-
-
-def _array(publisher: Any, channel: Channel) -> Send:
-    msg = Float64MultiArray()
-
-    def send(core: Executor, command: FloatArray, _: float) -> None:
-        msg.data = array("d", _values(core, command, channel))
-        publisher.publish(msg)
-
-    return send
-
-
-def _joint_state(publisher: Any, channel: Channel, joints: list[str]) -> Send:
-    msg = JointState(name=joints)
+    publisher = node.create_publisher(cls, channel.output.topic, qos)
 
     def send(core: Executor, command: FloatArray, now: float) -> None:
-        values = array("d", _values(core, command, channel))
-        if channel.velocity:
-            msg.velocity = values
-        else:
-            msg.position = values
-        msg.header.stamp = to_stamp(now)
-        publisher.publish(msg)
+        publisher.publish(fill(channel.message(core, command), now))
 
+    if cls is JointTrajectory:  # the window says it all
+        return lambda core, command, now: publisher.publish(fill(command, now))
     return send
 
 
-def _twist(publisher: Any, channel: Channel) -> Send:
+def command_message(core: Executor, channel: Channel) -> tuple[Any, Fill]:
+    """Message class of an output, and what fills one; the same message is filled every time."""
+    names = core.base.names if channel.velocity else core.names
+    joints = [names[i] for i in channel.columns]
+    kind = channel.output.type
+    if channel.velocity and kind == "geometry_msgs/msg/Twist":
+        return Twist, _twist()
+    if kind == "std_msgs/msg/Float64MultiArray":
+        return Float64MultiArray, _array()
+    if kind == "trajectory_msgs/msg/JointTrajectory":
+        return JointTrajectory, _trajectory(core, channel, joints)
+    return JointState, _joint_state(channel, joints)
+
+
+def _array() -> Fill:
+    msg = Float64MultiArray()
+
+    def fill(values: FloatArray, _: float) -> Any:
+        msg.data = array("d", values)
+        return msg
+
+    return fill
+
+
+def _joint_state(channel: Channel, joints: list[str]) -> Fill:
+    msg = JointState(name=joints)
+
+    def fill(values: FloatArray, now: float) -> Any:
+        if channel.velocity:
+            msg.velocity = array("d", values)
+        else:
+            msg.position = array("d", values)
+        msg.header.stamp = to_stamp(now)
+        return msg
+
+    return fill
+
+
+def _twist() -> Fill:
     """Forward speed, and yaw rate where the output has a second joint."""
     msg = Twist()
 
-    def send(core: Executor, command: FloatArray, _: float) -> None:
-        values = _values(core, command, channel)
+    def fill(values: FloatArray, _: float) -> Any:
         msg.linear.x = float(values[0])
         msg.angular.z = float(values[1]) if len(values) > 1 else 0.0
-        publisher.publish(msg)
+        return msg
 
-    return send
+    return fill
 
 
-def _trajectory(publisher: Any, channel: Channel, joints: list[str]) -> Send:
+def _trajectory(core: Executor, channel: Channel, joints: list[str]) -> Fill:
     msg = JointTrajectory(joint_names=joints)
 
-    def send(core: Executor, _: FloatArray, now: float) -> None:
+    def fill(_: FloatArray, now: float) -> Any:
         points = []
         for p in channel.window(core):
             point = JointTrajectoryPoint(
@@ -109,6 +115,6 @@ def _trajectory(publisher: Any, channel: Channel, joints: list[str]) -> Send:
             points.append(point)
         msg.points = points
         msg.header.stamp = to_stamp(now)
-        publisher.publish(msg)
+        return msg
 
-    return send
+    return fill

@@ -16,11 +16,12 @@ from std_msgs.msg import String
 
 from wam_ros.contract import ContractError, load_contract
 from wam_ros.contract.model import Camera
-from wam_ros.msg import ActionChunk, ExecutorState, PolicyState, SimState
+from wam_ros.msg import PolicyState, SimState
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.inbox import Inbox, profile
 from wam_ros.nodes.lifecycle import run
 from wam_ros.nodes.scheduling import behave_as_batch
+from wam_ros.nodes.topics import OWN
 from wam_ros.nodes.types import TypeMissing, message_type, source_type
 from wam_ros.recording import metadata
 from wam_ros.recording.episode import VERDICTS, Episode
@@ -29,14 +30,6 @@ from wam_ros.recording.recorder import Arrival, Recorder, RecorderError, Setting
 from wam_ros.recording.repair import repair_all
 from wam_ros.srv import StartEpisode, StopEpisode
 
-OWN = (
-    ("action_chunk", "wam_ros/msg/ActionChunk", ActionChunk),
-    ("executor_state", "wam_ros/msg/ExecutorState", ExecutorState),
-    ("policy_state", "wam_ros/msg/PolicyState", PolicyState),
-    ("sim/state", "wam_ros/msg/SimState", SimState),
-    ("instruction", "std_msgs/msg/String", String),
-    ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", DiagnosticArray),
-)
 # Messages that may wait in the middleware: some seconds of either kind.
 _PICTURES, _ROWS = 120, 5000
 _ECHO = 3.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from array import array
 from typing import Any
 
 from wam_ros import dds
@@ -26,14 +25,16 @@ from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from wam_ros.contract import ContractError, load_contract  # noqa: E402
-from wam_ros.contract.model import Output, StateSource  # noqa: E402
+from wam_ros.contract.model import Output  # noqa: E402
 from wam_ros.execution.metrics import Window  # noqa: E402
 from wam_ros.msg import SimState  # noqa: E402
 from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
 from wam_ros.nodes.lifecycle import AutostartNode, run  # noqa: E402
+from wam_ros.nodes.states import simulated_joints  # noqa: E402
+from wam_ros.sim.judge import TaskJudge, judge_for  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS  # noqa: E402
-from wam_ros.sim.tasks import InstructionError, Judge, parse_instruction  # noqa: E402
+from wam_ros.sim.tasks import InstructionError, parse_instruction  # noqa: E402
 
 _COMMANDS = {
     "std_msgs/msg/Float64MultiArray": Float64MultiArray,
@@ -59,7 +60,7 @@ class SimNode(AutostartNode):
         self.plant = Plant(self.contract, int(p["seed"]), str(p["gl"]))
         self._camera_rate = float(p["camera_rate"])
         self._width = int(p["render_width"])
-        self._judge: Judge | None = None
+        self._judge: TaskJudge | None = None
         self._task = ""
         self._clock_out = (
             self.create_publisher(Clock, "/clock", 10) if bool(p["publish_clock"]) else None
@@ -131,13 +132,7 @@ class SimNode(AutostartNode):
         positions = self.plant.positions()
         stamp = self._stamp()
         for source, publisher in self._sources:
-            publisher.publish(self._joint_state(source, positions, stamp))
-
-    def _joint_state(self, source: StateSource, positions: dict[str, float], stamp: Any) -> Any:
-        raw = [(positions[j] - source.offset) / source.scale for j in source.joints]
-        msg = JointState(name=list(source.joints), position=array("d", raw))
-        msg.header.stamp = stamp
-        return msg
+            publisher.publish(simulated_joints(source, positions, stamp))
 
     # ---- threads -------------------------------------------------------------------------------
 
@@ -195,7 +190,7 @@ class SimNode(AutostartNode):
             self.get_logger().warning(str(err))
             task = None
         self._task = text if task else ""
-        self._judge = Judge(task) if task else None
+        self._judge = judge_for(task, self.plant) if task else None
 
     def _publish_state(self) -> None:
         if not self._active:
@@ -207,9 +202,7 @@ class SimNode(AutostartNode):
         msg.render_ms = self._render_ms.percentiles(50)[0]
         judge = self._judge
         if judge is not None:
-            judge.update(
-                self.plant.time, self.plant.tip(judge.task.group), objects[judge.task.object]
-            )
+            judge.watch(self.plant)
             msg.success, msg.distance = judge.success, judge.distance
             msg.progress = judge.progress
         self._state.publish(msg)

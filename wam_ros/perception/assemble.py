@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from wam_ros.contract.data import FloatArray, Observation
 from wam_ros.contract.model import Contract
-from wam_ros.perception.images import decode, fit
+from wam_ros.perception.images import Rgb, decode, fit
 from wam_ros.perception.sync import Aligned, SourceSpec
 
 
@@ -34,20 +35,29 @@ def vector(contract: Contract, names: Sequence[str], values: Mapping[str, float]
     return out
 
 
-def assemble(contract: Contract, aligned: Aligned, sequence: int) -> Observation:
+def picture(contract: Contract, message: Any) -> Rgb:
+    """A camera message as the model sees it: RGB, whole, at the contract's view size."""
+    return fit(decode(message), contract.view_width, contract.view_height)
+
+
+def assemble(
+    contract: Contract,
+    aligned: Aligned,
+    sequence: int,
+    views: Mapping[str, Rgb] | None = None,
+) -> Observation:
     """Decode and resize the chosen pictures and join the state vector.
 
-    Pictures are decoded here and not on arrival, so that frames nobody uses cost nothing.
+    Pictures are decoded here and not on arrival, so that frames nobody uses cost nothing. Whoever
+    has ``views`` that decode themselves when they are looked at passes those.
 
     Raises
     ------
     ImageError
         A chosen picture cannot be decoded.
     """
-    views = {
-        c.name: fit(decode(aligned.picked[c.name].value), contract.view_width, contract.view_height)
-        for c in contract.cameras
-    }
+    if views is None:
+        views = {c.name: picture(contract, aligned.picked[c.name].value) for c in contract.cameras}
     joints: dict[str, float] = {}
     for source in contract.sources:
         values: Mapping[str, float] = aligned.picked[source.name].value

@@ -1,257 +1,200 @@
 """The teacher: inverse kinematics on the simulation's true object poses. It sees nothing.
 
-It plans a minimum-jerk joint path from the observed state over a point above the block down onto
-it, and hands out chunks cut from that plan, so that replanning does not change the motion.
+A chunk is the motion that the field of `wam_ros.policy.guide` leads to from here, imagined row by
+row. Nothing but the speed at which the last chunk was moving is carried from call to call.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from wam_ros.contract.data import ActionChunk, FloatArray
-from wam_ros.contract.ik import IkResult
 from wam_ros.contract.kinematics import Kinematics
-from wam_ros.contract.model import Contract, JointGroup
+from wam_ros.contract.model import Contract
 from wam_ros.policy.base import PolicyError, Window
+from wam_ros.policy.bowl import Bowl
+from wam_ros.policy.errands import Errand, Stage, Touch
+from wam_ros.policy.guide import ArmGuide
+from wam_ros.policy.play import Play
+from wam_ros.policy.reach import Reach, wanted_rotation
 from wam_ros.resources import share
-from wam_ros.sim.tasks import TouchTask, parse_instruction
+from wam_ros.sim.tasks import BowlTask, Task, TouchTask, arms, gripper_of, parse_instruction
 from wam_ros.sim.urdf import expand
 
-HOVER = 0.10
-"""Height above the block (m) from which it is approached."""
-TOUCH = 0.012
-"""Height of the tool centre above the block's centre (m) at the end: inside its upper half."""
-REACHED = 0.005
-"""Position error (m) below which an inverse kinematics solution counts."""
-SHORT = 1.0
-"""Largest joint travel (rad) at which the first solution is taken without looking for others."""
-SPEED_SHARE = 0.4
-"""Share of each joint's speed limit that the plan may use."""
-ROOM = 0.34
-"""Horizontal distance (m) from the block that the other hand keeps, or retreats to."""
-
-
-def minimum_jerk(s: FloatArray | float) -> FloatArray:
-    """Position share 0..1 at time share ``s``: 10 s^3 - 15 s^4 + 6 s^5 (Flash and Hogan 1985)."""
-    s = np.clip(np.asarray(s, dtype=np.float64), 0.0, 1.0)
-    return np.asarray(s**3 * (10.0 - 15.0 * s + 6.0 * s**2))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Joint waypoints ``(K, D)`` of one arm and the time each is reached."""
-
-    joints: tuple[str, ...]
-    times: FloatArray
-    points: FloatArray
-    target: FloatArray
-
-    def at(self, t: float) -> FloatArray:
-        """Joint positions ``(D,)`` at time ``t``; each leg is minimum-jerk."""
-        i = int(np.clip(np.searchsorted(self.times, t, side="right") - 1, 0, len(self.times) - 2))
-        span = self.times[i + 1] - self.times[i]
-        s = minimum_jerk((t - self.times[i]) / span)
-        return np.asarray(self.points[i] + s * (self.points[i + 1] - self.points[i]))
-
-
-def _turns(rotation: FloatArray) -> list[FloatArray | None]:
-    """The hand's rotation ``(3, 3)`` as it is, swung about the vertical, and left free."""
-    turned: list[FloatArray | None] = []
-    for angle in np.radians([0.0, 20.0, -20.0, 40.0, -40.0]):
-        c, s = np.cos(angle), np.sin(angle)
-        turned.append(np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]) @ rotation)
-    return [*turned, None]
+RAMP = 0.15
+"""Time constant (s) with which an arm takes up or gives up speed."""
+FOLLOWED = 0.15
+"""Distance (rad) of the measured from the announced pose up to which the arm is on its way."""
 
 
 class ScriptedPolicy:
-    """Touch tasks by inverse kinematics.
+    """Touches blocks, puts them into the bowl, plays.
 
-    ``latency`` seconds pass in every call, as they would in a model.
+    ``latency`` seconds pass in every call, as they would in a model, by ``clock`` and ``sleep``.
+    ``play_seed`` fixes where its hands go when it is told to play; it may be changed between
+    instructions.
     """
 
     name = "scripted"
-    model = "touch teacher (true poses, no vision)"
+    model = "teacher (true poses, no vision)"
     precision = ""
     needs_objects = True
 
-    def __init__(self, latency: float = 0.1) -> None:
+    def __init__(
+        self,
+        latency: float = 0.1,
+        play_seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         if latency < 0:
             raise ValueError(f"latency {latency} s must not be negative")
-        self._latency = latency
-        self._plan: Plan | None = None
-        self._task: TouchTask | None = None
+        self._latency, self.play_seed = latency, play_seed
+        self._clock, self._sleep = clock, sleep
+        self._task: Task | None = None
+        self._errand: Errand | None = None
+        self._last: _Announced | None = None
 
     def configure(self, contract: Contract) -> None:
         """Build the kinematics from the contract's URDF."""
         path = Path(contract.urdf)
         self._contract = contract
-        self._kinematics = Kinematics(expand(path if path.is_absolute() else share() / path))
+        tree = Kinematics(expand(path if path.is_absolute() else share() / path))
+        self._arms = {
+            g.name: ArmGuide(Reach(contract, tree, g, wanted_rotation(contract.robot)))
+            for g in contract.groups
+            if g.role == "arm"
+        }
+        self._grippers = {a: gripper_of(contract, a) for a in arms(contract)}
 
     def warm_up(self) -> None:
         """Solve one throw-away problem."""
-        home = {n: j.home for n, j in self._contract.joints.items()}
-        arm = next(g for g in self._contract.groups if g.role == "arm")
-        self._tip(home, arm.tip_link or "")
+        arm = next(iter(self._arms.values()))
+        arm.reach.goal(arm.reach.home_tip)
 
     def reset(self, instruction: str) -> None:
         """Understand the instruction; raises InstructionError (a ValueError) when it is not."""
         self._task = parse_instruction(instruction, self._contract)
-        self._plan = None
+        self._errand = self._make_errand(self._task)
+        self._last = None
 
     def infer(self, window: Window) -> ActionChunk:
-        """Cut the next chunk out of the plan, planning first when there is none."""
-        started = time.monotonic()
-        task = self._task
-        if task is None:
+        """Imagine the next rows."""
+        started = self._clock()
+        if self._task is None or self._errand is None:
             raise PolicyError("no instruction was given; call reset first")
-        if task.object not in window.objects:
-            raise PolicyError(f"the simulation has not said where '{task.object}' is")
+        wanted = getattr(self._task, "object", None)
+        if wanted is not None and wanted not in window.objects:
+            raise PolicyError(f"the simulation has not said where '{wanted}' is")
         newest = window.newest
-        state = dict(zip(self._contract.state_names, newest.state, strict=True))
-        target = window.objects[task.object]
-        plan = self._plan
-        if plan is None or np.linalg.norm(plan.target - target) > 0.01:
-            first = plan is None
-            self._plan = plan = self._make_plan(task, state, target, newest.t0)
-            if window.cadence != "sync":
-                # The first chunk of an instruction starts on arrival, and later ones count from
-                # there; of another, the rows that will be over when it arrives hold still.
-                lost = max(time.monotonic() - started, self._latency)
-                self._plan = Plan(plan.joints, plan.times + lost, plan.points, plan.target)
-                plan = plan if first else self._plan
-        elif window.cadence == "sync":
-            # In sync the model's clock is the executed row: time spent holding does not count.
-            self._plan = plan = self._rejoin(plan, state, newest.t0)
-        chunk = self._cut(plan, state, newest.t0, newest.state)
-        time.sleep(max(0.0, self._latency - (time.monotonic() - started)))
+        measured = dict(zip(self._contract.state_names, newest.state.tolist(), strict=True))
+        stage, speeds, hold = self._begin(measured, window, started)
+        chunk = self._imagine(stage, speeds, hold, newest.t0, newest.state)
+        self._sleep(max(0.0, self._latency - (self._clock() - started)))
         return chunk
 
     def close(self) -> None:
         """Nothing to free."""
 
-    # ---- planning ------------------------------------------------------------------------------
+    def _make_errand(self, task: Task) -> Errand:
+        if isinstance(task, TouchTask):
+            return Touch(task, self._arms)
+        if isinstance(task, BowlTask):
+            return Bowl(task, self._arms, self._width(task.group))
+        return Play(self._contract.robot, self._arms, self.play_seed)
 
-    def _urdf(self, state: dict[str, float]) -> dict[str, float]:
-        joints = self._contract.joints
-        return {u: s * v + o for n, v in state.items() for u, s, o in joints[n].urdf}
-
-    def _tip(self, state: dict[str, float], link: str) -> FloatArray:
-        return np.asarray(self._kinematics.fk(self._urdf(state), link)[:3, 3])
-
-    def _make_plan(
-        self, task: TouchTask, state: dict[str, float], target: FloatArray, t0: float
-    ) -> Plan:
-        group = self._contract.group(task.group)
-        link = group.tip_link or ""
-        q = self._urdf(state)
-        here = self._kinematics.fk(q, link)
-        hover = target + np.array([0.0, 0.0, HOVER])
-        touch = target + np.array([0.0, 0.0, TOUCH])
-        above = self._solve(group, task.object, q, hover, here[:3, :3])
-        below = self._solve(group, task.object, {**q, **above}, touch, here[:3, :3])
-        legs = [
-            [state[j.name] for j in group.joints],
-            [above[j.urdf[0][0]] for j in group.joints],
-            [below[j.urdf[0][0]] for j in group.joints],
-        ]
-        joints = list(group.joints)
-        for other, aside in self._make_room(group, q, target):
-            joints += other.joints
-            legs[0] += [state[j.name] for j in other.joints]
-            for leg in legs[1:]:
-                leg += [aside[j.urdf[0][0]] for j in other.joints]
-        points = np.array(legs)
-        speed = SPEED_SHARE * np.array([j.limits.velocity for j in joints])
-        # A minimum-jerk leg peaks at 15/8 of its mean speed.
-        spans = np.max(np.abs(np.diff(points, axis=0)) / speed, axis=1) * 15.0 / 8.0
-        times = t0 + np.concatenate([[0.0], np.cumsum(np.maximum(spans, 0.8))])
-        return Plan(tuple(j.name for j in joints), times, points, target)
-
-    def _make_room(
-        self, moving: JointGroup, q: dict[str, float], target: FloatArray
-    ) -> Iterator[tuple[JointGroup, dict[str, float]]]:
-        """Where other arms go whose hand would be in the way, by URDF joint name."""
-        for group in self._contract.groups:
-            if group.role != "arm" or group.name == moving.name or group.tip_link is None:
-                continue
-            pose = self._kinematics.fk(q, group.tip_link)
-            away = pose[:2, 3] - target[:2]
-            distance = float(np.linalg.norm(away))
-            if distance >= ROOM:
-                continue
-            # Out to the hand's own side, which is where it came from, and up.
-            side = np.sign(pose[1, 3] - self._kinematics.fk(q, moving.tip_link or "")[1, 3])
-            outward = np.array([-0.3, side])
-            reach = ROOM - side * away[1]
-            position = pose[:3, 3] + np.array([*(outward * max(reach, 0.0)), 0.08])
-            with contextlib.suppress(PolicyError):  # then it stays; the executor's gate watches
-                yield group, self._solve(group, "its place aside", q, position, pose[:3, :3])
-
-    def _solve(
-        self,
-        group: JointGroup,
-        goal: str,
-        q: dict[str, float],
-        position: FloatArray,
-        rotation: FloatArray,
-    ) -> dict[str, float]:
-        link = group.tip_link or ""
-        names = [j.urdf[0][0] for j in group.joints]
-        limits = {
-            j.urdf[0][0]: (j.limits.lower + 0.02, j.limits.upper - 0.02) for j in group.joints
-        }
-
-        def travel(result: IkResult) -> float:
-            return max(abs(result.q[n] - q[n]) for n in names)
-
-        # Descents from where the arm is stay in its branch of solutions; random restarts may end in
-        # another one, and the joint path there sweeps through the table. They are the last resort.
-        found: list[IkResult] = []
-        for turns, restarts in ((_turns(rotation), 0), ([rotation, None], 3)):
-            for turn in turns:
-                result = self._kinematics.ik(
-                    link, position, q, names, limits, rotation=turn, restarts=restarts
-                )
-                found.append(result)
-                if result.position_error < REACHED and travel(result) < SHORT:
-                    break
-            reached = [r for r in found if r.position_error < REACHED]
-            if reached:
-                best = min(reached, key=travel)
-                return {n: float(best.q[n]) for n in names}
-        result = min(found, key=lambda r: r.position_error)
-        raise PolicyError(
-            f"{group.name} cannot reach {goal} at {np.round(position, 3).tolist()}: "
-            f"{result.position_error:.3f} m short"
+    def _gripper(self, arm: str) -> tuple[str, float, float]:
+        """Joint of an arm's gripper, and where it is shut and open."""
+        group = self._contract.group(self._grippers[arm] or "")
+        return (
+            group.joints[0].name,
+            float(group.closed_value or 0.0),
+            float(group.open_value or 0.0),
         )
 
-    def _rejoin(self, plan: Plan, state: dict[str, float], t0: float) -> Plan:
-        """Shift the plan in time so that it continues from where the arm is."""
-        here = np.array([state[n] for n in plan.joints])
-        grid = np.linspace(plan.times[0], plan.times[-1], 400)
-        gaps = [float(np.max(np.abs(plan.at(t) - here))) for t in grid]
-        shift = t0 - float(grid[int(np.argmin(gaps))])
-        return Plan(plan.joints, plan.times + shift, plan.points, plan.target)
+    def _width(self, arm: str) -> float:
+        """How far (m) the fingers of an arm are apart when open."""
+        joint, shut, wide = self._gripper(arm)
+        return abs(wide - shut) * sum(abs(s) for _, s, _ in self._contract.joints[joint].urdf)
 
-    def _cut(
-        self, plan: Plan, state: dict[str, float], t0: float, anchor: FloatArray
+    # ---- imagining -----------------------------------------------------------------------------
+
+    def _begin(
+        self, measured: dict[str, float], window: Window, started: float
+    ) -> tuple[Stage, dict[str, float], float]:
+        """Where the imagined motion starts: as last announced while the arms follow it."""
+        assert self._errand is not None
+        speeds = dict.fromkeys(self._arms, 0.0)
+        values, hold = measured, 0.0
+        t0 = window.newest.t0
+        # In sync the arms stand still at every call and the rows' clock does not run meanwhile.
+        if window.cadence != "sync":
+            announced = self._last.at(t0) if self._last else None
+            if self._last is not None and announced is not None:
+                names = [n for a in self._arms.values() for n in a.reach.names]
+                if max(abs(announced[n] - measured[n]) for n in names) < FOLLOWED:
+                    values, speeds = {**measured, **announced}, self._last.speeds_at(t0)
+            if values is measured and self._last is not None:
+                # Rows that will be over before this chunk arrives hold still. Those of the first
+                # chunk start on arrival.
+                hold = self._clock() - started + self._latency
+        opening = {}
+        for arm in self._arms:
+            if self._grippers[arm] is not None:
+                joint, shut, wide = self._gripper(arm)
+                opening[arm] = (measured[joint] - shut) / (wide - shut)
+        q = {
+            arm: np.array([measured[n] for n in guide.reach.names])
+            for arm, guide in self._arms.items()
+        }
+        objects = {n: np.array(p, dtype=float) for n, p in window.objects.items()}
+        stage = Stage(q, opening, objects)
+        self._errand.begin(stage)
+        for arm, guide in self._arms.items():  # what is carried comes along to where the arm leads
+            ahead = np.array([values[n] for n in guide.reach.names])
+            stage.move(arm, ahead - stage.q[arm], guide.reach)
+        return stage, speeds, hold
+
+    def _imagine(
+        self,
+        stage: Stage,
+        speeds: dict[str, float],
+        hold: float,
+        t0: float,
+        anchor: FloatArray,
     ) -> ActionChunk:
+        assert self._errand is not None
         c = self._contract
-        home = {n: j.home for n, j in c.joints.items()}
         period = c.rates.step_period
+        home = {n: j.home for n, j in c.joints.items()}
         rows = np.tile([home[n] for n in c.action_names], (c.rates.horizon, 1))
-        columns = [c.action_names.index(n) for n in plan.joints]
+        columns = {
+            a: [c.action_names.index(n) for n in g.reach.names] for a, g in self._arms.items()
+        }
+        history = []
         for i in range(c.rates.horizon):
-            rows[i, columns] = plan.at(t0 + i * period)
-        for name in c.action_names:  # an arm that has no part in the plan stays where it is
-            if c.group_of(name).role == "arm" and name not in plan.joints:
-                rows[:, c.action_names.index(name)] = state[name]
+            wish = self._errand.wish(stage)
+            for arm in self._arms:
+                rows[i, columns[arm]] = stage.q[arm]
+                if self._grippers[arm] is not None and arm in wish.opening:
+                    joint, shut, wide = self._gripper(arm)
+                    value = shut + wish.opening[arm] * (wide - shut)
+                    rows[i, c.action_names.index(joint)] = value
+            history.append(dict(speeds))
+            if i * period < hold:
+                continue
+            for arm, guide in self._arms.items():
+                push = wish.arms[arm]
+                speeds[arm] += (push.share - speeds[arm]) * min(1.0, period / RAMP)
+                # Braking must not be late, or the arm runs past its goal.
+                speeds[arm] = min(speeds[arm], push.share + 0.05)
+                stage.move(arm, push.direction * guide.speed * speeds[arm] * period, guide.reach)
+            stage.settle(wish, period)
+        self._last = _Announced(t0, period, tuple(c.action_names), rows, history)
         return ActionChunk(
             t0=t0,
             step_period=period,
@@ -260,3 +203,32 @@ class ScriptedPolicy:
             kinds=c.action_kinds,
             anchor_state=anchor.copy(),
         )
+
+
+class _Announced:
+    """The last chunk: rows ``(H, D)`` and each arm's speed share at each row."""
+
+    def __init__(
+        self,
+        t0: float,
+        period: float,
+        names: tuple[str, ...],
+        rows: FloatArray,
+        speeds: list[dict[str, float]],
+    ) -> None:
+        self._t0, self._period, self._names = t0, period, names
+        self._rows, self._speeds = rows, speeds
+
+    def at(self, t: float) -> dict[str, float] | None:
+        """Announced positions at time ``t``; None where the chunk says nothing."""
+        place = (t - self._t0) / self._period
+        if not 0.0 <= place <= len(self._rows) - 1:
+            return None
+        i = min(int(place), len(self._rows) - 2)
+        row = self._rows[i] + (place - i) * (self._rows[i + 1] - self._rows[i])
+        return dict(zip(self._names, row.tolist(), strict=True))
+
+    def speeds_at(self, t: float) -> dict[str, float]:
+        """Speed shares at time ``t``."""
+        i = int(np.clip((t - self._t0) / self._period, 0, len(self._speeds) - 1))
+        return dict(self._speeds[i])

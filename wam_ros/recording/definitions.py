@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -20,10 +21,10 @@ class DefinitionMissing(LookupError):
     """A message type whose .msg file is not installed; names the package to source."""
 
 
-def _file(package: str, name: str) -> Path:
+def _file(package: str, name: str, ending: str = "msg") -> Path:
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     for prefix in [*prefixes, Path(sys.prefix)]:
-        path = prefix / "share" / package / "msg" / f"{name}.msg"
+        path = prefix / "share" / package / "msg" / f"{name}.{ending}"
         if path.is_file():
             return path
     raise DefinitionMissing(
@@ -67,3 +68,18 @@ def definition(type_name: str) -> str:
         parts.append(f"{_SEPARATOR}\nMSG: {key[0]}/{key[1]}\n{text}")
         waiting += _uses(text, key[0])
     return "\n".join(p.rstrip("\n") for p in parts) + "\n"
+
+
+@lru_cache(maxsize=256)
+def type_hash(type_name: str) -> str:
+    """Hash of ``pkg/msg/Type`` (REP 2016, ``RIHS01_...``), as publishers announce it.
+
+    Empty where the package was built without type descriptions.
+    """
+    package, _, name = type_name.replace("/msg/", "/").partition("/")
+    try:
+        found = json.loads(_file(package, name, "json").read_text(encoding="utf-8"))
+    except DefinitionMissing:
+        return ""
+    hashes = {h["type_name"]: h["hash_string"] for h in found["type_hashes"]}
+    return str(hashes.get(f"{package}/msg/{name}", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.model import Camera, Contract
 from wam_ros.resources import share
+from wam_ros.sim.look import Look
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS, place_blocks, scene_for
 from wam_ros.sim.urdf import expand
+from wam_ros.sim.variation import SceneVariation
 
 # Position servo gain, damping and reflected inertia per role; stiff enough that a 2 rad/s motion
 # lags by a few hundredths of a radian, as an industrial arm does.
@@ -52,12 +55,14 @@ class Plant:
         self.model = self._compile()
         self.data = mujoco.MjData(self.model)
         self.lock = threading.Lock()
+        self._look = Look(self.model)
         self._address: dict[str, list[tuple[int, int, float, float]]] = {}
         for joint in contract.joints.values():
             self._address[joint.name] = [
                 (self.model.joint(u).qposadr[0], self.model.actuator(u).id, s, o)
                 for u, s, o in joint.urdf
             ]
+        self._index_positions()
         self.reset(seed)
 
     # ---- building ------------------------------------------------------------------------------
@@ -105,6 +110,7 @@ class Plant:
         box = mj.mjtGeom.mjGEOM_BOX
         floor = {"contype": 0, "conaffinity": 0}
         world.add_geom(
+            name="floor",
             type=mj.mjtGeom.mjGEOM_PLANE,
             size=[4, 4, 0.1],
             pos=[0, 0, s.floor],
@@ -129,7 +135,7 @@ class Plant:
             width=64,
             height=384,
         )
-        world.add_light(pos=[0.3, 0.8, 3.0], dir=[0, -0.3, -1], castshadow=False)
+        world.add_light(name="lamp", pos=[0.3, 0.8, 3.0], dir=[0, -0.3, -1], castshadow=False)
         for name, rgba in COLOURS.items():
             body = world.add_body(name=name, pos=[0, 0, s.top + BLOCK_HALF])
             body.add_freejoint(name=name)
@@ -172,20 +178,51 @@ class Plant:
             fovy=float(np.degrees(camera.fov_y)),
         )
 
+    def _index_positions(self) -> None:
+        """Lay out where `positions` reads, so that it is one look and not one per joint."""
+        known = {name: parts for name, parts in self._address.items() if parts}
+        every = [part for parts in known.values() for part in parts]
+        self._measured = tuple(known)
+        self._qpos = np.array([q for q, _, _, _ in every])
+        self._scale = np.array([s for _, _, s, _ in every])
+        self._offset = np.array([o for _, _, _, o in every])
+        self._count = np.array([len(parts) for parts in known.values()])
+        self._first = np.concatenate([[0], np.cumsum(self._count)[:-1]])
+
     # ---- running -------------------------------------------------------------------------------
 
     def reset(self, seed: int) -> None:
-        """Put the robot into its home pose and the blocks where ``seed`` says."""
+        """Put the robot into its home pose and the blocks where ``seed`` says; nominal looks."""
+        self.apply(SceneVariation(seed, place_blocks(self.scene, seed)))
+
+    def apply(self, variation: SceneVariation) -> None:
+        """Begin anew in a scene; time starts at 0. KeyError for an unknown joint or block."""
         with self.lock:
             self._mj.mj_resetData(self.model, self.data)
+            self._look.set(variation)
             for joint in self.contract.joints.values():
+                value = variation.start.get(joint.name, joint.home)
                 for qpos, actuator, scale, offset in self._address[joint.name]:
-                    self.data.qpos[qpos] = scale * joint.home + offset
-                    self.data.ctrl[actuator] = scale * joint.home + offset
-            for name, position in place_blocks(self.scene, seed).items():
+                    self.data.qpos[qpos] = scale * value + offset
+                    self.data.ctrl[actuator] = scale * value + offset
+            for name, position in variation.blocks.items():
                 start = self.model.joint(name).qposadr[0]
                 self.data.qpos[start : start + 3] = position
             self._mj.mj_forward(self.model, self.data)
+
+    def move_object(self, name: str, position: FloatArray) -> None:
+        """Put a block at ``position`` ``(3,)``, upright and at rest."""
+        with self.lock:
+            joint = self.model.joint(name)
+            q, v = joint.qposadr[0], joint.dofadr[0]
+            self.data.qpos[q : q + 7] = [*position, 1.0, 0.0, 0.0, 0.0]
+            self.data.qvel[v : v + 6] = 0.0
+
+    def push(self, group: str, force: FloatArray) -> None:
+        """Pull at an arm's tool centre with ``force`` ``(3,)`` (N) until the next call."""
+        link = self.contract.group(group).tip_link
+        with self.lock:
+            self.data.xfrc_applied[self.model.body(link).id, :3] = force
 
     def set_targets(self, targets: dict[str, float]) -> None:
         """Set servo targets by contract joint name, in contract units; KeyError for a stranger."""
@@ -207,11 +244,18 @@ class Plant:
     def positions(self) -> dict[str, float]:
         """Measured joint positions in contract units, for joints the model has."""
         with self.lock:
-            return {
-                name: float(np.mean([(self.data.qpos[q] - o) / s for q, _, s, o in parts]))
-                for name, parts in self._address.items()
-                if parts
-            }
+            values = (self.data.qpos[self._qpos] - self._offset) / self._scale
+        means = np.add.reduceat(values, self._first) / self._count
+        return dict(zip(self._measured, means.tolist(), strict=True))
+
+    def qpos_at(self, positions: Mapping[str, float]) -> FloatArray:
+        """MuJoCo's ``qpos`` as it is now, but with joints at ``positions`` (contract units)."""
+        with self.lock:
+            qpos = np.array(self.data.qpos)
+        for name, value in positions.items():
+            for place, _, scale, offset in self._address[name]:
+                qpos[place] = scale * value + offset
+        return qpos
 
     def objects(self) -> dict[str, FloatArray]:
         """Centre of each block and of the bowl, ``(3,)``."""
@@ -238,14 +282,14 @@ class Views:
             for c in plant.contract.cameras
         }
 
-    def render(self, camera: str) -> np.ndarray:
-        """Current picture of ``camera``, uint8 RGB ``(H, W, 3)``."""
+    def render(self, camera: str, qpos: FloatArray | None = None) -> np.ndarray:
+        """Picture of ``camera``, uint8 RGB ``(H, W, 3)``, now or with MuJoCo's ``qpos``."""
         size = self._size[camera]
         if size not in self._renderers:
             self._renderers[size] = self._mj.Renderer(self._plant.model, *size)
         renderer = self._renderers[size]
         with self._plant.lock:
-            self._data.qpos[:] = self._plant.data.qpos
+            self._data.qpos[:] = self._plant.data.qpos if qpos is None else qpos
         self._mj.mj_forward(self._plant.model, self._data)
         renderer.update_scene(self._data, camera)
         return np.asarray(renderer.render())

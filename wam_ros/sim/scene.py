@@ -9,6 +9,10 @@ import numpy as np
 from wam_ros.contract.data import FloatArray
 
 BLOCK_HALF = 0.02
+BOWL_RADIUS = 0.051
+"""Inner radius (m) of the bowl ..."""
+BOWL_HEIGHT = 0.044
+"""... and the height of its rim over the middle of its foot."""
 COLOURS = {
     "red_block": (0.85, 0.12, 0.10, 1.0),
     "green_block": (0.10, 0.65, 0.20, 1.0),
@@ -27,6 +31,8 @@ class Scene:
     bowl: tuple[float, float]
     spacing: float = 0.11
     floor: float = 0.0
+    push: tuple[float, float] = (15.0, 35.0)
+    """Least and largest force (N) of a push that the arm's servos survive; see `Disturbance`."""
 
     @property
     def top(self) -> float:
@@ -36,7 +42,12 @@ class Scene:
 
 SCENES = {
     "agibot_g1": Scene(
-        (0.80, 0.0, 0.89), (0.36, 0.60, 0.02), (0.58, 0.70), (-0.2, 0.2), (0.88, 0.0)
+        (0.80, 0.0, 0.89),
+        (0.36, 0.60, 0.02),
+        (0.58, 0.70),
+        (-0.2, 0.2),
+        (0.88, 0.0),
+        push=(25.0, 60.0),
     ),
     "franka_droid": Scene(
         (0.45, 0.0, -0.02),
@@ -53,6 +64,7 @@ SCENES = {
         (-0.50, -0.11),
         (0.58, -0.305),
         floor=-0.75,
+        push=(4.0, 10.0),
     ),
 }
 
@@ -66,7 +78,11 @@ def scene_for(robot: str) -> Scene:
 
 def place_blocks(scene: Scene, seed: int) -> dict[str, FloatArray]:
     """Draw block positions ``(3,)`` at least ``spacing`` apart; the same seed, the same places."""
-    rng = np.random.default_rng(seed)
+    return draw_blocks(scene, np.random.default_rng(seed))
+
+
+def draw_blocks(scene: Scene, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """Draw block positions as `place_blocks` does, from a generator."""
     low = np.array([scene.block_x[0], scene.block_y[0]])
     high = np.array([scene.block_x[1], scene.block_y[1]])
     while True:

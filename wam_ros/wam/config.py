@@ -142,6 +142,26 @@ class ClipConfig:
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
+@dataclass(frozen=True)
+class KeypointConfig:
+    """The small model's image encoder (`keypoints.KeypointEncoder`), in place of CLIP.
+
+    ``points`` queries over ``features`` channels; ``waves`` frequencies encode a position.
+    """
+
+    points: int = 8
+    features: int = 48
+    text_dim: int = 64
+    hidden: int = 128
+    dim: int = 64
+    waves: int = 5
+
+    @property
+    def tokens(self) -> int:
+        """One per query and their summary."""
+        return self.points + 1
+
+
 WAN21_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
     *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
@@ -220,7 +240,7 @@ class WamConfig:
     dit: DiTConfig = field(default_factory=DiTConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     t5: T5Config = field(default_factory=T5Config)
-    clip: ClipConfig = field(default_factory=ClipConfig)
+    clip: ClipConfig | KeypointConfig = field(default_factory=ClipConfig)
     vae: VaeConfig = field(default_factory=VaeConfig)
     name: str = "dreamzero-14b"
 
@@ -232,6 +252,10 @@ class WamConfig:
             raise ConfigError(f"dit.text_dim {d.text_dim} differs from t5.dim {self.t5.dim}")
         if d.image_dim != self.clip.dim:
             raise ConfigError(f"dit.image_dim {d.image_dim} differs from clip.dim {self.clip.dim}")
+        if isinstance(self.clip, KeypointConfig) and self.clip.text_dim != self.t5.dim:
+            raise ConfigError(
+                f"image encoder text_dim {self.clip.text_dim} differs from t5.dim {self.t5.dim}"
+            )
         if h.action_horizon != d.num_action_per_block:
             raise ConfigError(
                 f"action_horizon {h.action_horizon} differs from num_action_per_block "
@@ -293,7 +317,57 @@ def preset(name: str) -> WamConfig:
         )
         head = HeadConfig(video_height=160, video_width=320, resize_input=True)
         return WamConfig(dit, head, vae=WAN22_VAE, name="dreamzero-5b")
-    raise ConfigError(f"no preset '{name}'; there are 14b and 5b")
+    if name == "small":
+        return small()
+    raise ConfigError(f"no preset '{name}'; there are 14b, 5b and small")
+
+
+def small(vocab: int = 256) -> WamConfig:
+    """The model that runs on a laptop's processor: three views of 80x48 pixels, 24 rows at 30 Hz.
+
+    Like the 5B it has the residual VAE and no conditioning latents; unlike it, keypoints instead of
+    CLIP and patches of 4x4 latents, so that a latent frame has 15 tokens.
+    """
+    z = 16
+    dit = DiTConfig(
+        dim=128,
+        num_heads=4,
+        num_layers=6,
+        ffn_dim=384,
+        freq_dim=64,
+        in_dim=z,
+        out_dim=z,
+        concat_first_frame_latent=False,
+        patch_size=(1, 4, 4),
+        text_dim=64,
+        text_len=96,
+        image_dim=64,
+        image_tokens=9,
+        hidden_size=256,
+        max_chunk_size=2,
+        frame_seqlen=15,
+    )
+    head = HeadConfig(
+        num_frames=17,
+        num_inference_steps=4,
+        dit_steps=4,
+        cfg_scale=1.0,
+        video_height=96,
+        video_width=160,
+    )
+    t5 = T5Config(vocab, 64, 64, 128, 4, 2)
+    vae = VaeConfig(
+        kind="wan2.2",
+        base_dim=16,
+        decoder_base_dim=16,
+        z_dim=z,
+        dim_mult=(1, 2, 2),
+        num_res_blocks=1,
+        temporal_downsample=(True, True),
+        latents_mean=(0.0,) * z,
+        latents_std=(1.0,) * z,
+    )
+    return WamConfig(dit, head, t5, KeypointConfig(), vae, name="wam-small")
 
 
 def tiny(

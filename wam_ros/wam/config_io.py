@@ -18,6 +18,7 @@ from wam_ros.wam.config import (
     ConfigError,
     DiTConfig,
     HeadConfig,
+    KeypointConfig,
     T5Config,
     VaeConfig,
     WamConfig,
@@ -25,6 +26,10 @@ from wam_ros.wam.config import (
 )
 
 T = TypeVar("T")
+_IMAGE_KINDS: dict[str, type[ClipConfig] | type[KeypointConfig]] = {
+    "clip": ClipConfig,
+    "keypoints": KeypointConfig,
+}
 
 
 def _pick(default: T, section: Mapping[str, Any]) -> T:
@@ -100,10 +105,19 @@ def from_released(data: Mapping[str, Any]) -> WamConfig:
         dit,
         head,
         encoder("text_encoder_cfg", base.t5),
-        encoder("image_encoder_cfg", base.clip),
+        encoder("image_encoder_cfg", _image_kind(head_section)),
         encoder("vae_cfg", base.vae),
         name=str(data.get("name") or base.name),
     )
+
+
+def _image_kind(head: Mapping[str, Any]) -> ClipConfig | KeypointConfig:
+    kind = (head.get("image_encoder_cfg") or {}).get("kind", "clip")
+    if kind not in _IMAGE_KINDS:
+        raise ConfigError(
+            f"config.json: image_encoder_cfg.kind is '{kind}', expected {' or '.join(_IMAGE_KINDS)}"
+        )
+    return _IMAGE_KINDS[kind]()
 
 
 def _shared(head: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +144,7 @@ def to_released(config: WamConfig) -> dict[str, Any]:
         tiled=False,
         diffusion_model_cfg=dit,
         text_encoder_cfg=_plain(config.t5),
-        image_encoder_cfg=_plain(config.clip),
+        image_encoder_cfg=_image_section(config.clip),
         vae_cfg=_plain(config.vae),
     )
     return {
@@ -144,6 +158,12 @@ def to_released(config: WamConfig) -> dict[str, Any]:
         "backbone_cfg": {},
         "action_head_cfg": {"config": head},
     }
+
+
+def _image_section(config: ClipConfig | KeypointConfig) -> dict[str, Any]:
+    """CLIP is what a reader expects, so only the other kind is named."""
+    named = {} if isinstance(config, ClipConfig) else {"kind": "keypoints"}
+    return {**named, **_plain(config)}
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ so; append the observed latents to the cache; denoise video and actions together
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import nn
@@ -217,7 +218,7 @@ class PolicyHead:
         skip = skip_rule(options)
         need_uncond = self._needs_uncond(0, skip, options)
         try:
-            observed = self._observe(images, reset, staged, watch)
+            observed = self._observe(images, ids, mask, reset, staged, watch)
             prefills = self._append(observed, ids, mask, bool(reset), need_uncond, watch)
             noise = self._draw(state.shape[0], noise_video, noise_action)
             with watch.stage("denoise"):
@@ -256,7 +257,7 @@ class PolicyHead:
         self._check(image, ids, mask)
         watch = Stopwatch(self.device, self._synchronize)
         try:
-            observed = self._observe(image, "opened", None, watch)
+            observed = self._observe(image, ids, mask, "opened", None, watch)
             self._append(observed, ids, mask, True, False, watch)
         except BaseException:
             self.restart()
@@ -319,7 +320,13 @@ class PolicyHead:
                 raise ValueError(f"{name}: batch of {tensor.shape[0]}, images have {batch}")
 
     def _observe(
-        self, images: torch.Tensor, reset: str, staged: torch.Tensor | None, watch: Stopwatch
+        self,
+        images: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        reset: str,
+        staged: torch.Tensor | None,
+        watch: Stopwatch,
     ) -> torch.Tensor:
         """Latents to append in this call; a reset also renews the conditioning."""
         k = self.dit.config.num_frame_per_block
@@ -335,9 +342,14 @@ class PolicyHead:
             lazy = self.savings.lazy_conditioning
             self._conditioning = WindowConditioning(self.vae, frame, latents, concat, lazy)
         with watch.stage("image"):
-            self._clip = self._image.encode(frame[:, :, 0]).to(self.dtype)
+            self._clip = self._look(frame[:, :, 0], ids, mask).to(self.dtype)
         self._window += 1
         return self._conditioning.first_latent
+
+    def _look(self, frame: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if getattr(self._image, "grounded", False):
+            return cast(torch.Tensor, self._image.encode(frame, self._embed(ids, mask)))
+        return cast(torch.Tensor, self._image.encode(frame))
 
     def _condition(self, ids: torch.Tensor, mask: torch.Tensor) -> None:
         assert self._clip is not None

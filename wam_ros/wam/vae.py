@@ -49,6 +49,11 @@ class VideoVae(StoredNetwork):
         _norm_in_own_precision(self.net)
         self._scales: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
+    def configure(self, config: VaeConfig) -> None:
+        """Take over other latent statistics; nothing else may differ."""
+        self.config = config
+        self._scales.clear()
+
     def encode(self, video: Tensor) -> Tensor:
         """Encode whole clips.
 

@@ -6,8 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from wam_ros.wam.config import WamConfig
-from wam_ros.wam.keymaps import Entry, clip, dit, t5, vae
+from wam_ros.wam.config import ClipConfig, WamConfig
+from wam_ros.wam.keymaps import Entry, clip, dit, keypoints, t5, vae
 
 PREFIXES = {
     "dit": "action_head.model.",
@@ -41,10 +41,13 @@ class Slot:
 
 def slots(config: WamConfig) -> dict[str, Slot]:
     """Full name -> slot, for all four networks of a configuration."""
+    image = config.clip
     tables = {
         "dit": dit.entries(config.dit),
         "text": t5.entries(config.t5),
-        "image": clip.entries(config.clip),
+        "image": (
+            clip.entries(image) if isinstance(image, ClipConfig) else keypoints.entries(image)
+        ),
         "vae": vae.entries(config.vae),
     }
     out = {}

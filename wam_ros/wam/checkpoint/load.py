@@ -16,13 +16,14 @@ from wam_ros.wam.checkpoint.experiment import Experiment, read_experiment
 from wam_ros.wam.checkpoint.lora import merge
 from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, read_metadata
 from wam_ros.wam.checkpoint.survey import Fill, Survey, survey
-from wam_ros.wam.config import WamConfig
+from wam_ros.wam.config import KeypointConfig, WamConfig
 from wam_ros.wam.precision import prepare
 from wam_ros.wam.stored import StoredNetwork, place
 
 if TYPE_CHECKING:
     from wam_ros.wam.clip import ImageEncoder
     from wam_ros.wam.dit import CausalDiT
+    from wam_ros.wam.keypoints import KeypointEncoder
     from wam_ros.wam.text import TextEncoder
     from wam_ros.wam.vae import VideoVae
 
@@ -36,7 +37,7 @@ class Networks:
 
     dit: CausalDiT
     text: TextEncoder
-    image: ImageEncoder
+    image: ImageEncoder | KeypointEncoder
     vae: VideoVae
 
     def by_component(self) -> dict[str, nn.Module]:
@@ -56,21 +57,48 @@ class Loaded:
 
 def build(config: WamConfig) -> Networks:
     """The networks of a configuration without any memory for their weights (meta device)."""
-    from wam_ros.wam.clip import ImageEncoder
+    with torch.device("meta"):
+        networks = _networks(config)
+    for module in networks.by_component().values():
+        module.eval().requires_grad_(False)
+    return networks
+
+
+def fresh(config: WamConfig) -> Networks:
+    """The networks of a configuration as their layers initialise them, ready to be trained.
+
+    Seed torch's generator before.
+    """
+    networks = _networks(config)
+    for module in networks.by_component().values():
+        module.eval().requires_grad_(True)
+    # A transformer that starts by predicting nothing learns what matters first.
+    for last in (networks.dit.head.head.weight, networks.dit.action_decoder.layer2.W):
+        torch.nn.init.zeros_(last)
+    return networks
+
+
+def _networks(config: WamConfig) -> Networks:
     from wam_ros.wam.dit import CausalDiT
     from wam_ros.wam.text import TextEncoder
     from wam_ros.wam.vae import VideoVae
 
-    with torch.device("meta"):
-        networks = Networks(
-            CausalDiT(config.dit),
-            TextEncoder(config.t5),
-            ImageEncoder(config.clip),
-            VideoVae(config.vae),
-        )
-    for module in networks.by_component().values():
-        module.eval().requires_grad_(False)
-    return networks
+    return Networks(
+        CausalDiT(config.dit),
+        TextEncoder(config.t5),
+        _image_encoder(config),
+        VideoVae(config.vae),
+    )
+
+
+def _image_encoder(config: WamConfig) -> ImageEncoder | KeypointEncoder:
+    if isinstance(config.clip, KeypointConfig):
+        from wam_ros.wam.keypoints import KeypointEncoder
+
+        return KeypointEncoder(config.clip)
+    from wam_ros.wam.clip import ImageEncoder
+
+    return ImageEncoder(config.clip)
 
 
 def load(

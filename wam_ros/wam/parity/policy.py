@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from wam_ros.wam.clip import ImageEncoder
-from wam_ros.wam.config import WamConfig
+from wam_ros.wam.config import ClipConfig, WamConfig
 from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.head import CallOptions, CallResult, PolicyHead
 from wam_ros.wam.parity.result import Result, close
@@ -39,6 +39,7 @@ def load_policy(
     config = policy_config(golden, weights)
     dit = CausalDiT(config.dit)
     dit.load_state_dict(weights_of(weights, "action_head.model."))
+    assert isinstance(config.clip, ClipConfig)
     text, image = TextEncoder(config.t5), ImageEncoder(config.clip)
     vae = VideoVae(config.vae)
     for encoder, prefix in (

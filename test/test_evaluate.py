@@ -1,0 +1,88 @@
+"""`wam evaluate`: the same scenes for every policy, honest records, a table with intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from wam_ros.cli import main
+from wam_ros.commands.evaluate import policy_of
+from wam_ros.rollout.evaluate import Condition, evaluate
+
+SMALL = Condition("teacher", "scripted", "async", robot="franka_droid", render_width=48)
+
+
+def test_every_policy_and_cadence_meets_the_same_scenes_and_sentences() -> None:
+    conditions = [
+        SMALL,
+        dataclasses.replace(SMALL, cadence="sync"),
+        dataclasses.replace(SMALL, label="still", backend="hold", deadline=1.0),
+    ]
+    records = evaluate(conditions, 2)
+    met = [[(r.seed, r.instruction) for r in records[i : i + 2]] for i in (0, 2, 4)]
+    assert met[0] == met[1] == met[2] and met[0][0] != met[0][1]
+    assert all(r.success and r.time_to_success is not None for r in records[:4])
+    assert not any(r.success for r in records[4:]) and records[4].time_to_success is None
+    assert records[0].path_length > 0.1 > records[4].path_length
+    assert records[0].rms_jerk > records[4].rms_jerk == pytest.approx(0.0, abs=1e-3)
+    assert records[2].holds > records[0].holds == 0
+    assert set(records[0].chunk_latencies) == {0.1}
+
+
+def test_two_jobs_find_what_one_finds() -> None:
+    condition = dataclasses.replace(SMALL, deadline=1.5)
+    one, two = (repr(evaluate([condition], 3, jobs)) for jobs in (1, 2))
+    assert one == two
+
+
+def test_paraphrases_are_sentences_of_the_held_out_split() -> None:
+    still = dataclasses.replace(SMALL, backend="hold", deadline=0.2)
+    said = {
+        split: [r.instruction for r in evaluate([dataclasses.replace(still, split=split)], 4)]
+        for split in ("placements", "paraphrases")
+    }
+    seeds = {
+        split: [r.seed for r in evaluate([dataclasses.replace(still, split=split)], 2)]
+        for split in ("placements", "paraphrases", "train")
+    }
+    assert said["placements"] != said["paraphrases"]
+    assert seeds["placements"] == seeds["paraphrases"]
+    assert not set(seeds["train"]) & set(seeds["placements"])
+
+
+def test_a_chain_counts_instructions_until_the_first_that_fails() -> None:
+    whole = evaluate([dataclasses.replace(SMALL, task="chain")], 1)[0]
+    assert whole.done == 5 and whole.success and whole.progress == 1.0
+    part = evaluate([dataclasses.replace(SMALL, task="chain", backend="hold", deadline=1.0)], 1)[0]
+    assert part.done == 0 and not part.success and part.progress == 0.0
+
+
+def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "e.json"
+    common = ["evaluate", "--robot", "franka_droid", "--width", "48", "--episodes", "2"]
+    out = ["--json", str(file), "--picture", str(tmp_path / "e.png")]
+    policies = ["--policy", "still=hold", "stiller=hold", "--deadline", "0.5"]
+    assert main([*common, *policies, *out]) == 0
+    assert (tmp_path / "e.png").stat().st_size > 10_000
+    written = json.loads(file.read_text())
+    assert len(written["records"]) == 4 and written["summaries"][0]["policy"] == "still"
+    assert written["comparisons"][0]["neither"] == 2
+    assert "still against stiller on 2 scenes" in capsys.readouterr().out
+    for wrong, named in [
+        (["--policy", "magic"], "magic"),
+        (["--policy", "wam,steps=2"], "NAME:=VALUE"),
+        (["--cadence", "often"], "often"),
+        (["--task", "juggle"], "juggle"),
+        (["--split", "none"], "none"),
+    ]:
+        assert main([*common, *wrong]) == 2
+        assert named in capsys.readouterr().err
+
+
+def test_policies_on_the_command_line() -> None:
+    assert policy_of("hold") == ("hold", "hold", {})
+    given = policy_of("fast=wam,checkpoint:=a/b,steps:=1")
+    assert given == ("fast", "wam", {"checkpoint": "a/b", "steps": "1"})

@@ -1,0 +1,172 @@
+"""A bag written by a rollout is the bag a recorder writes over DDS, as far as it can be.
+
+Equal means: the same topics with the same types, definitions and type hashes; for every topic but
+/diagnostics, messages with the same fields, names, units and frame ids; stamps that rise and that
+differ from the time of recording by no more than a message's way; the same verdict, instruction and
+contract; and a data set with the same columns, features and languages in which joints and commands
+follow the same path. What cannot be equal is when things happen: over DDS timers of five processes
+drift, so rows are compared as paths, not row by row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_graph import graph  # noqa: F401
+
+from wam_ros.contract import load_contract
+from wam_ros.nodes.bag_observer import BagObserver, Options
+from wam_ros.nodes.collector import finished
+from wam_ros.recording.convert import Options as Conversion
+from wam_ros.recording.dataset import assemble, convert_all
+from wam_ros.recording.monitor import header_stamp
+from wam_ros.recording.reader import BagReader
+from wam_ros.recording.rows import Rows, build_rows
+from wam_ros.recording.series import read_recording
+from wam_ros.rollout import Rollout, Settings
+from wam_ros.rollout.policies import teacher
+
+SAY = "touch the red block with the left hand"
+SEED = 3
+PATH = 0.03
+"""Distance (rad) between the two paths: 100 ms of jitter in the first chunk's arrival, at the
+speeds the teacher starts with."""
+
+
+@pytest.fixture
+def bags(graph, tmp_path: Path) -> tuple[Path, Path]:  # noqa: F811
+    """The same seed and sentence over DDS and in lockstep."""
+    live = tmp_path / "live"
+    g = graph(seed=str(SEED), record="true", record_dir=str(live), latency="0.1")
+    time.sleep(1.0)  # the recorder has found its publishers
+    assert g.client.say(SAY)
+    g.until(lambda: g.client.sim.success)
+    assert g.client.say("")
+    g.until(lambda: any(finished(b) for b in live.glob("*")), 20)
+    g.close()
+    lockstep = tmp_path / "lockstep" / "one"
+    r = Rollout(
+        load_contract("agibot_g1"),
+        teacher(0.1),
+        latency=0.1,
+        settings=Settings(camera_rate=15.0, state_rate=50.0, linger=0.3),
+    )
+    r.run(SAY, 20.0, [BagObserver(lockstep, Options(compression="none"))], seed=SEED)
+    r.close()
+    return next(live.glob("*")), lockstep
+
+
+def shape(value: Any) -> Any:
+    """Field names all the way down; what must not depend on the moment is kept as it is."""
+    if hasattr(value, "__slots__") or hasattr(value, "__dict__"):
+        names = getattr(value, "__slots__", None) or vars(value)
+        return {str(n): shape(getattr(value, n)) for n in names if not str(n).startswith("_")}
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
+        return list(value)
+    if hasattr(value, "__len__"):
+        return ("array", len(value) if len(value) < 1000 else "large")
+    return type(value).__name__
+
+
+def first_messages(reader: BagReader) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for raw in reader.messages():
+        if raw.topic not in found:
+            found[raw.topic] = reader.decoder(raw.topic)(raw.data)
+    return found
+
+
+def announced(bag: Path) -> dict[str, tuple[str, bytes, str]]:
+    from mcap.reader import make_reader
+
+    with next(bag.glob("*.mcap")).open("rb") as f:
+        summary = make_reader(f).get_summary()
+    assert summary is not None
+    return {
+        c.topic: (
+            summary.schemas[c.schema_id].name,
+            summary.schemas[c.schema_id].data,
+            c.metadata["topic_type_hash"],
+        )
+        for c in summary.channels.values()
+    }
+
+
+def rows_of(bag: Path) -> Rows:
+    reader = BagReader(bag)
+    recording = read_recording(reader, load_contract("agibot_g1"))
+    return build_rows(recording, SAY)
+
+
+def apart(path: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance (any joint) from a point of ``path`` to the nearest one of ``other``."""
+    share = np.linspace(0.0, 1.0, 8)[:-1, None]
+    fine = np.concatenate([a + share * (b - a) for a, b in itertools.pairwise(other)])
+    return float(max(np.abs(fine - p).max(axis=1).min() for p in path))
+
+
+def test_a_rollout_s_bag_equals_one_recorded_over_dds(bags, tmp_path: Path) -> None:
+    live, lockstep = bags
+    a, b = announced(live), announced(lockstep)
+    assert {t: v[:2] for t, v in a.items()} == {t: v[:2] for t, v in b.items()}
+    assert {t: v[2] for t, v in a.items()} == {t: v[2] for t, v in b.items()}
+
+    readers = [BagReader(live), BagReader(lockstep)]
+    seen, made = (first_messages(r) for r in readers)
+    assert set(seen) - {"/diagnostics"} <= set(made)
+    for topic in set(made) & set(seen):
+        assert shape(seen[topic]) == shape(made[topic]), topic
+    for camera in load_contract("agibot_g1").cameras:
+        one, other = seen[camera.topic], made[camera.topic]
+        for name in ("height", "width", "encoding", "step", "is_bigendian"):
+            assert getattr(one, name) == getattr(other, name)
+        assert one.header.frame_id == other.header.frame_id
+        # Same seed, same place: the first pictures differ by noise of the servos at most.
+        pixels = [np.frombuffer(m.data, np.uint8).astype(int) for m in (one, other)]
+        assert np.mean(np.abs(pixels[0] - pixels[1])) < 2.0
+
+    for reader in readers:
+        inputs = {s.topic for s in load_contract("agibot_g1").inputs}
+        last: dict[str, tuple[float, int]] = {}
+        for raw in reader.messages():
+            if raw.topic in inputs:
+                before = last.get(raw.topic, (-np.inf, 0))
+                stamp = header_stamp(raw.data)
+                assert stamp is not None and stamp > before[0], raw.topic
+                assert raw.log_ns >= before[1] and abs(raw.log_ns * 1e-9 - stamp) < 0.2
+                last[raw.topic] = (stamp, raw.log_ns)
+        assert set(last) == inputs
+    one, other = (r.episode() for r in readers)
+    assert one is not None and other is not None
+    for name in ("robot", "contract_text", "instruction", "verdict", "simulated"):
+        assert getattr(one, name) == getattr(other, name), name
+
+    sets = []
+    for bag in (live, lockstep):
+        out = tmp_path / f"set_{len(sets)}"
+        assemble(convert_all([bag], out, Conversion(size=(64, 36)), 1, lambda *_: None), out)
+        meta = out / "meta"
+        sets.append([json.loads((meta / n).read_text()) for n in ("info.json", "modality.json")])
+        tasks = [json.loads(x)["task"] for x in (meta / "tasks.jsonl").read_text().splitlines()]
+        assert SAY in tasks
+    assert sets[0][0]["features"] == sets[1][0]["features"]
+    assert sets[0][1] == sets[1][1]
+
+    contract = load_contract("agibot_g1")
+    arms = [n for n in contract.state_names if contract.group_of(n).role == "arm"]
+    state = [contract.state_names.index(n) for n in arms]
+    action = [contract.action_names.index(n) for n in arms]
+    real, ours = rows_of(live), rows_of(lockstep)
+    assert apart(ours.state[:, state], real.state[:, state]) < PATH
+    assert apart(ours.action[:, action], real.action[:, action]) < PATH
+    assert np.abs(real.state[-1, state] - ours.state[-1, state]).max() < 0.02
+    assert abs(len(real.t) - len(ours.t)) < 45  # the live one goes on until it is told to stop
+    assert not ours.problems and not ours.human.any()

@@ -1,0 +1,97 @@
+"""From a dataset to a checkpoint that the policy hosts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wam_ros.cli import main
+from wam_ros.contract.data import Observation
+from wam_ros.contract.load import load_contract
+from wam_ros.policy.base import Window
+from wam_ros.policy.wam import WamPolicy
+from wam_ros.training.gear import GearDataset
+from wam_ros.wam.checkpoint.load import load
+
+from .conftest import HEIGHT, TASKS, WIDTH
+
+QUICK = ["--steps", "2", "--batch", "2", "--minutes", "5", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(dataset: GearDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "wam"
+    assert main(["train", str(dataset.folder), "--out", str(out), *QUICK]) == 0
+    return out
+
+
+def test_a_trained_checkpoint_drives_the_robot_it_was_trained_for(checkpoint: Path) -> None:
+    contract = load_contract("agibot_g1")
+    policy = WamPolicy({"checkpoint": str(checkpoint)})
+    policy.configure(contract)
+    policy.reset(TASKS[0])
+    grey = np.full((HEIGHT, WIDTH, 3), 99, np.uint8)
+    views = {c.name: grey for c in contract.cameras}
+    home = np.array([contract.joints[n].home for n in contract.state_names])
+    chunk = policy.infer(Window((Observation(0.0, views, home),)))
+    assert chunk.actions.shape == (24, 20)
+    assert np.isfinite(chunk.actions).all()
+    # Two steps teach nothing, but what does not move in the data must not move.
+    still = [chunk.names.index(n) for n in ("waist_lift", "head_pitch")]
+    assert np.ptp(chunk.actions[:, still], axis=0).max() < 3.0
+
+
+def test_the_checkpoint_says_what_it_was_trained_on(checkpoint: Path, dataset: GearDataset) -> None:
+    loaded = load(checkpoint, dtype=torch.float32)
+    assert loaded.metadata is not None
+    assert loaded.metadata["agibot"].resolution == (WIDTH, HEIGHT)
+    statistics = loaded.metadata["agibot"].action_statistics
+    ours = dataset.metadata.action_statistics
+    for key in ours:
+        np.testing.assert_array_equal(statistics[key].q99, ours[key].q99)
+    assert len(set(loaded.config.vae.latents_std)) > 1
+    facts = json.loads((checkpoint / "training.json").read_text())
+    assert facts["dataset"] == {"episodes": 4, "rows": 360, "tasks": 2}
+    for stage in ("vae", "encoders", "dit"):
+        lines = (checkpoint / "stages" / f"{stage}.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1])["step"] == 2
+
+
+def test_the_same_seed_gives_the_same_weights(
+    checkpoint: Path, dataset: GearDataset, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    assert main(["train", str(dataset.folder), "--out", str(again), *QUICK]) == 0
+    a, b = ((p / "model.safetensors").read_bytes() for p in (checkpoint, again))
+    assert a == b
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_fine_tuning_changes_the_transformer_only(
+    checkpoint: Path, dataset: GearDataset, tmp_path: Path, lora: bool
+) -> None:
+    out = tmp_path / "tuned"
+    extra = ["--lora"] if lora else []
+    args = ["train", str(dataset.folder), "--out", str(out), "--from", str(checkpoint)]
+    assert main([*args, *extra, *QUICK, "--rate", "0.01"]) == 0
+    before = load(checkpoint, dtype=torch.float32).networks
+    after = load(out, checkpoint if lora else None, dtype=torch.float32).networks
+    for name, module in before.by_component().items():
+        now = after.by_component()[name].state_dict()
+        changed = any(not torch.equal(v, now[k]) for k, v in module.state_dict().items())
+        assert changed == (name == "dit"), name
+
+
+def test_wrong_usage_is_explained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: GearDataset
+) -> None:
+    assert main(["train"]) == 2
+    assert "--out" in capsys.readouterr().out
+    assert main(["train", str(dataset.folder), "--out", str(tmp_path), "--lora"]) == 2
+    assert "--from" in capsys.readouterr().out
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "x")]) == 1
+    assert "info.json not found" in capsys.readouterr().out

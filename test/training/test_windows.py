@@ -1,0 +1,126 @@
+"""Which rows and frames a training window takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wam_ros.training.episodes import Episode
+from wam_ros.training.latents import Latents
+from wam_ros.training.windows import Windows, anchors
+
+HORIZON = 24
+
+
+@st.composite
+def episodes(draw: st.DrawFn) -> tuple[str, ...]:
+    runs = draw(
+        st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 90)), min_size=1, max_size=5)
+    )
+    return tuple(t for t, n in runs for _ in range(n))
+
+
+@given(episodes(), st.data(), st.integers(1, 5))
+def test_anchors_stay_inside_and_say_one_thing(
+    text: tuple[str, ...], data: st.DataObject, most: int
+) -> None:
+    row = data.draw(st.integers(0, len(text) - 1))
+    found = anchors(text, row, HORIZON, most)
+    assert len(found) <= most
+    if row + HORIZON >= len(text):
+        assert found == ()
+        return
+    assert row in found
+    assert np.all(np.diff(found) == HORIZON)
+    assert found[0] >= 0
+    assert found[-1] + HORIZON < len(text)
+    assert {text[s] for s in found} == {text[row]}
+
+
+@given(episodes(), st.data())
+def test_a_window_is_only_shorter_for_a_reason(text: tuple[str, ...], data: st.DataObject) -> None:
+    row = data.draw(st.integers(0, len(text) - 1))
+    found = anchors(text, row, HORIZON, 4)
+    if not found or len(found) == 4:
+        return
+    for s in (found[0] - HORIZON, found[-1] + HORIZON):
+        assert not (s >= 0 and s + HORIZON < len(text) and text[s] == text[row])
+
+
+def test_blocks_are_added_before_first() -> None:
+    assert anchors("a" * 200, 100, HORIZON, 2) == (76, 100)
+    assert anchors("a" * 200, 100, HORIZON, 3) == (76, 100, 124)
+    assert anchors("a" * 200, 5, HORIZON, 3) == (5, 29, 53)
+
+
+class _Numbers:
+    """Leaves everything as it is, so that rows can be recognised."""
+
+    def state(self, raw: np.ndarray) -> np.ndarray:
+        return raw.astype(np.float32)
+
+    def actions(self, raw: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        return (raw - reference).astype(np.float32)
+
+
+def _windows(rows: int, phase: int, text: tuple[str, ...]) -> Windows:
+    count = -(-rows // 3)
+    frames = np.zeros((count, 2, 2, 3), np.uint8)
+    clock = np.arange(rows, dtype=np.float64)[:, None]
+    groups = (count - phase - 1) // 4
+    # Latents say which frame they close with; singles are negative to tell them apart.
+    closing = (phase + 4 * np.arange(groups + 1)).astype(np.float16)
+    z = Latents(phase, -closing[:, None, None, None] - 1, closing[:, None, None, None])
+    episode = Episode(frames, clock, clock + 0.5, text)
+    tokens = np.zeros((groups + 1, 1, 1), np.float32)
+    known = {t: np.zeros((1, 1), np.float32) for t in set(text)}
+    return Windows([episode], [z], _Numbers(), known, [tokens], HORIZON, 2, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("phase", range(4))
+def test_latents_actions_and_states_belong_together(phase: int) -> None:
+    windows = _windows(150, phase, ("a",) * 150)
+    for place in windows.places:
+        w = windows.of(place, place.blocks)
+        frame = phase + 4 * place.group
+        row = 3 * frame
+        assert w.latents.shape == (1, 1 + 2 * place.blocks, 1, 1)
+        assert w.latents[0, 0, 0, 0] == -frame - 1
+        np.testing.assert_array_equal(
+            w.latents[0, 1:, 0, 0], frame + 4 * np.arange(1, 1 + 2 * place.blocks)
+        )
+        for j in range(place.blocks):
+            start = row + HORIZON * j
+            assert w.states[j, 0] == start
+            np.testing.assert_allclose(
+                w.actions[HORIZON * j : HORIZON * (j + 1), 0], np.arange(HORIZON) + 0.5
+            )
+            # The block's second latent closes with the frame of the row behind its last.
+            assert 3 * w.latents[0, 2 + 2 * j, 0, 0] == start + HORIZON
+
+
+def test_no_window_crosses_into_another_instruction() -> None:
+    text = ("a",) * 60 + ("b",) * 60
+    windows = _windows(120, 0, text)
+    for place in windows.places:
+        row = 12 * place.group
+        said = {text[row + HORIZON * j] for j in range(place.blocks)}
+        assert len(said) == 1
+
+
+def test_drawn_windows_have_one_length() -> None:
+    windows = _windows(200, 0, ("a",) * 200)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(40):
+        lengths = {w.latents.shape[1] for w in windows.draw(rng, 5)}
+        assert len(lengths) == 1
+        seen |= lengths
+    assert seen == {3, 5, 7, 9}
+
+
+def test_too_short_episodes_are_refused() -> None:
+    with pytest.raises(ValueError, match="as long as a block of 24 rows"):
+        _windows(20, 0, ("a",) * 20)

@@ -1,0 +1,145 @@
+"""Judge policies in simulation, over many scenes they have not seen."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+EPILOG = """\
+a policy is [LABEL=]BACKEND[,NAME:=VALUE...], for example
+  scripted   hold   wam,checkpoint:=weights/small   fast=wam,checkpoint:=weights/small,steps:=1
+splits: placements (new scenes), paraphrases (new scenes and sentences), train (neither is new)
+"""
+
+
+def add_parser(sub: Any) -> None:
+    """Add evaluate."""
+    p = sub.add_parser(
+        "evaluate",
+        help="judge policies in simulation, with intervals",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--robot", default="agibot_g1")
+    p.add_argument("--task", nargs="+", default=["touch"], help="touch, bowl, chain")
+    p.add_argument("--split", nargs="+", default=["placements"])
+    p.add_argument("--policy", nargs="+", default=["scripted"], metavar="POLICY")
+    p.add_argument("--cadence", nargs="+", default=["async"])
+    p.add_argument("--episodes", type=int, default=200)
+    p.add_argument("--seed", type=int, default=0, help="evaluations of two seeds share no scene")
+    p.add_argument("--deadline", type=float, default=10.0, help="seconds per instruction")
+    p.add_argument("--latency", type=float, help="seconds a call costs; default: as measured")
+    p.add_argument("--period", type=float, default=1.0 / 7.0, help="between calls in sliding, s")
+    p.add_argument("--width", type=int, default=320, help="pixels of the pictures, default 320")
+    p.add_argument("--camera-delay", type=float, default=0.05, help="age of pictures, s")
+    p.add_argument("--mishaps", type=float, default=0.0, help="share of disturbed episodes, 0..1")
+    p.add_argument("--nominal", action="store_true", help="vary placements only")
+    p.add_argument("--jobs", type=int, default=1, help="processes; more blur measured latencies")
+    p.add_argument("--json", metavar="FILE", help="write records and table to FILE")
+    p.add_argument("--picture", metavar="PNG", type=Path, help="draw policies side by side")
+
+
+def policy_of(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Label, backend and options of a policy on the command line.
+
+    Raises
+    ------
+    ValueError
+        The text is not of that form, or names no backend.
+    """
+    from wam_ros.policy.registry import BACKENDS
+
+    first, *pairs = text.split(",")
+    label, _, backend = first.rpartition("=")
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown policy '{backend}'; there are {', '.join(BACKENDS)}")
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, sep, value = pair.partition(":=")
+        if not sep or not name:
+            raise ValueError(f"'{pair}' is not of the form NAME:=VALUE")
+        options[name] = value
+    return label or backend, backend, options
+
+
+def conditions(args: argparse.Namespace) -> list[Any]:
+    """Every combination that was asked for; ValueError names what is unknown."""
+    from wam_ros.contract.data import CADENCES
+    from wam_ros.rollout.evaluate import Condition
+
+    for cadence in args.cadence:
+        if cadence not in CADENCES:
+            raise ValueError(f"unknown cadence '{cadence}'; there are {', '.join(CADENCES)}")
+    if args.episodes < 1 or args.jobs < 1:
+        raise ValueError("--episodes and --jobs must be at least 1")
+    return [
+        Condition(
+            label, backend, cadence, task, split, args.robot, args.seed, options, args.latency,
+            args.period, args.deadline, args.width, args.camera_delay, args.mishaps,
+            not args.nominal,
+        )
+        for task in args.task
+        for split in args.split
+        for label, backend, options in map(policy_of, args.policy)
+        for cadence in args.cadence
+    ]  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; 0 on success, 2 on wrong usage."""
+    if importlib.util.find_spec("mujoco") is None:
+        print("wam evaluate needs mujoco: pip install 'wam_ros[sim]'", file=sys.stderr)
+        return 2
+    os.environ.setdefault("MUJOCO_GL", "osmesa")
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from wam_ros.rollout.evaluate import evaluate
+
+    try:
+        wanted = conditions(args)
+    except ValueError as err:
+        print(f"wam evaluate: {err}", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("evaluating", total=args.episodes * len(wanted))
+        won: dict[str, list[bool]] = {}
+
+        def progress(condition: Any, record: Any) -> None:
+            name = f"{condition.label} {condition.cadence} {condition.task} {condition.split}"
+            won.setdefault(name, []).append(record.success)
+            rate = f"{sum(won[name])}/{len(won[name])}"
+            bar.update(task, advance=1, description=f"{name}: {rate}")
+            if record.error:
+                bar.console.print(f"{name}, seed {record.seed}: {record.error}", markup=False)
+
+        records = evaluate(wanted, args.episodes, args.jobs, progress)
+    return _report(args, records, time.monotonic() - started)
+
+
+def _report(args: argparse.Namespace, records: list[Any], wall: float) -> int:
+    from dataclasses import asdict
+
+    from wam_ros.evaluation import compare, draw, plain, summarise, table, to_dict
+    from wam_ros.jsonfile import write_json
+
+    summaries = summarise(records)
+    first, *others = dict.fromkeys(r.policy for r in records)
+    comparisons = [c for other in others for c in compare(records, first, other)]
+    print(table(summaries, comparisons))
+    print(f"{len(records)} episodes in {wall:.0f} s, seed {args.seed}, {args.robot}")
+    if args.picture:
+        draw(args.picture, summaries, f"{args.robot}, seed {args.seed}")
+    if args.json:
+        given = {k: v for k, v in vars(args).items() if k not in ("run", "json", "command")}
+        given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+        found = [plain(asdict(r)) for r in records]
+        report = to_dict(summaries, comparisons)
+        write_json(args.json, {"arguments": given, "wall_s": wall, **report, "records": found})
+    return 0

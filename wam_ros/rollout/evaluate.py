@@ -1,0 +1,180 @@
+"""Run a policy over many held-out episodes in the dynamic simulation."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing as mp
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from wam_ros.contract import load_contract
+from wam_ros.evaluation.record import EpisodeRecord
+from wam_ros.rollout.loop import Rollout, Settings
+from wam_ros.rollout.plan import BLOCK, plan_episode
+from wam_ros.rollout.policies import make_policy
+from wam_ros.rollout.records import record_of
+from wam_ros.sim.language import Split, say
+from wam_ros.sim.seeds import episode_seed, stream
+from wam_ros.sim.tasks import arms, chain
+from wam_ros.sim.variation import Randomisation, Scenes
+
+SPLITS: dict[str, tuple[Split, Split]] = {
+    "placements": ("held_out", "train"),
+    "paraphrases": ("held_out", "held_out"),
+    "train": ("train", "train"),
+}
+"""What is new to a policy -> split of the scenes, split of the sentences."""
+TASKS = ("touch", "bowl", "chain")
+CHAIN = 5
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A policy under one cadence, judged on one task and split.
+
+    Attributes
+    ----------
+    label
+        How the policy is called in tables.
+    backend, options
+        As `policy.registry.make` takes them.
+    latency
+        Seconds a call costs; None measures, except for the scripted teacher, which takes 0.1.
+    deadline
+        Seconds per instruction.
+    render_width, camera_delay
+        See `Settings`; by default as the simulation's node has it.
+    """
+
+    label: str
+    backend: str
+    cadence: str
+    task: str = "touch"
+    split: str = "placements"
+    robot: str = "agibot_g1"
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    latency: float | None = None
+    period: float = 1.0 / 7.0
+    deadline: float = 10.0
+    render_width: int = 320
+    camera_delay: float = 0.05
+    mishaps: float = 0.0
+    randomise: bool = True
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task '{self.task}'; there are {', '.join(TASKS)}")
+        if self.split not in SPLITS:
+            raise ValueError(f"unknown split '{self.split}'; there are {', '.join(SPLITS)}")
+
+    @property
+    def charged(self) -> float | str:
+        """The rollout's ``latency``."""
+        if self.latency is not None:
+            return self.latency
+        return 0.1 if self.backend == "scripted" else "measured"
+
+
+class Evaluator:
+    """Runs the episodes of one condition in this process."""
+
+    def __init__(self, condition: Condition) -> None:
+        c = self.condition = condition
+        self.contract = load_contract(c.robot)
+        self._scenes = Scenes(self.contract, None if c.randomise else Randomisation.none())
+        latency = c.charged if isinstance(c.charged, float) else 0.1
+        self.rollout = Rollout(
+            self.contract,
+            make_policy(c.backend, c.options, latency),
+            cadence=c.cadence,
+            latency=c.charged,
+            settings=Settings(
+                render_width=c.render_width, camera_delay=c.camera_delay, period=c.period
+            ),
+            scenes=self._scenes,
+        )
+
+    def episode(self, index: int) -> EpisodeRecord:
+        """Run episode ``index``; its scene and sentence do not depend on policy and cadence."""
+        c = self.condition
+        if c.task == "chain":
+            return self._chain(index)
+        scenes, sentences = SPLITS[c.split]
+        plan = plan_episode(self.contract, scenes, c.seed, index, (c.task,), c.mishaps, sentences)
+        found = self.rollout.run(
+            plan.instruction,
+            c.deadline,
+            seed=plan.seed,
+            disturbances=plan.disturbances(self.contract, self._scenes),
+        )
+        acting = (plan.task.group,) if hasattr(plan.task, "group") else ()
+        return record_of(found, self.contract, c.label, c.task, c.split, acting)
+
+    def _chain(self, index: int) -> EpisodeRecord:
+        """Five instructions, each said when the one before was carried out."""
+        c = self.condition
+        scenes, sentences = SPLITS[c.split]
+        seed = episode_seed(scenes, c.seed * BLOCK + index)
+        rng = stream(seed, "chain")
+        texts = [say(t, self.contract, sentences, rng) for t in chain(self.contract, seed, CHAIN)]
+        found = self.rollout.run(
+            texts[0],
+            c.deadline * CHAIN,
+            seed=seed,
+            then=[(None, text) for text in texts[1:]],
+            patience=c.deadline,
+        )
+        record = record_of(found, self.contract, c.label, c.task, c.split, arms(self.contract))
+        return dataclasses.replace(
+            record, success=record.done == CHAIN, progress=record.done / CHAIN
+        )
+
+    def close(self) -> None:
+        """Let policy and GL contexts go."""
+        self.rollout.close()
+
+
+_worker: Evaluator | None = None
+
+
+def _begin(condition: Condition) -> None:
+    global _worker
+    _worker = Evaluator(condition)
+
+
+def _episode(index: int) -> EpisodeRecord:
+    assert _worker is not None
+    return _worker.episode(index)
+
+
+def evaluate(
+    conditions: Sequence[Condition],
+    episodes: int,
+    jobs: int = 1,
+    progress: Callable[[Condition, EpisodeRecord], None] = lambda _c, _r: None,
+) -> list[EpisodeRecord]:
+    """Run ``episodes`` episodes of every condition; records by condition, then by number.
+
+    With more than one job the processes share the machine, and measured latencies show it.
+    """
+    records: list[EpisodeRecord] = []
+    for condition in conditions:
+        found: dict[int, EpisodeRecord] = {}
+        if jobs <= 1:
+            evaluator = Evaluator(condition)
+            for index in range(episodes):
+                found[index] = evaluator.episode(index)
+                progress(condition, found[index])
+            evaluator.close()
+        else:
+            context = mp.get_context("spawn")
+            with ProcessPoolExecutor(jobs, context, _begin, (condition,)) as pool:
+                waiting = {pool.submit(_episode, i): i for i in range(episodes)}
+                for done in as_completed(waiting):
+                    found[waiting[done]] = done.result()
+                    progress(condition, done.result())
+        records += [found[i] for i in range(episodes)]
+    return records

@@ -1,0 +1,117 @@
+"""What goes wrong in an episode: a block is moved, or an arm is pushed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from wam_ros.contract.data import FloatArray
+from wam_ros.contract.model import Contract
+from wam_ros.sim.plant import Plant
+from wam_ros.sim.scene import BLOCK_HALF, scene_for
+from wam_ros.sim.seeds import stream
+from wam_ros.sim.tasks import OBJECTS, arms
+
+PUSH_TIME = 0.2
+"""Seconds that a push lasts."""
+HAND_OFF = 0.10
+"""No tool centre is nearer (m) to a block's old or new place when it is moved."""
+
+LEAST_MOVE = 0.05
+"""Distance (m) by which a block is moved at least."""
+_TRIES = 200
+
+
+@dataclass
+class Disturbance:
+    """One mishap at a moment of simulated time.
+
+    The rollout calls `apply` at every step. A block is moved at ``time`` or as soon after as no
+    hand is near its old or its new place; a push begins at ``time`` and lasts 0.2 s.
+
+    Attributes
+    ----------
+    happened_at : float or None
+        Simulated time at which it took place.
+    """
+
+    kind: Literal["move", "push"]
+    time: float
+    target: str
+    """The block's or the arm group's name."""
+    vector: FloatArray
+    """The block's new centre (m) or the force (N), ``(3,)``, root frame."""
+    happened_at: float | None = field(default=None)
+    _pushing: bool = field(default=False, repr=False)
+
+    def apply(self, plant: Plant) -> bool:
+        """Do what is due; True at the step at which it takes place."""
+        now = plant.time
+        if self._pushing and self.happened_at is not None and now >= self.happened_at + PUSH_TIME:
+            plant.push(self.target, np.zeros(3))
+            self._pushing = False
+        if self.happened_at is not None or now < self.time:
+            return False
+        if self.kind == "push":
+            plant.push(self.target, self.vector)
+            self._pushing = True
+        else:
+            objects = plant.objects()
+            places = [objects[self.target], self.vector]
+            tips = [plant.tip(g) for g in arms(plant.contract)]
+            if min(float(np.linalg.norm(t - p)) for t in tips for p in places) < HAND_OFF:
+                return False
+            others = [p[:2] for n, p in objects.items() if n not in (self.target, "bowl")]
+            if min(float(np.linalg.norm(o - self.vector[:2])) for o in others) < 3 * BLOCK_HALF:
+                return False
+            plant.move_object(self.target, self.vector)
+        self.happened_at = now
+        return True
+
+
+def draw_disturbance(
+    contract: Contract,
+    blocks: dict[str, FloatArray],
+    seed: int,
+    *,
+    target: str | None = None,
+    group: str | None = None,
+    window: tuple[float, float] = (0.4, 1.5),
+) -> Disturbance:
+    """Draw one disturbance; the same arguments, the same disturbance.
+
+    Parameters
+    ----------
+    blocks
+        Where the blocks are at the start, centre ``(3,)`` each.
+    target, group
+        The block that is moved and the arm that is pushed; drawn when None. For recovery give
+        those of the task.
+    window
+        Earliest and latest time, s.
+    """
+    rng = stream(seed, "disturbance")
+    time = float(rng.uniform(*window))
+    block = target or OBJECTS[int(rng.integers(len(OBJECTS)))]
+    arm = group or arms(contract)[int(rng.integers(len(arms(contract))))]
+    push = bool(rng.integers(2))
+    direction = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    direction[2] = abs(direction[2])  # never down, into the table
+    scene = scene_for(contract.robot)
+    force = direction * rng.uniform(*scene.push)
+    low = np.array([scene.block_x[0], scene.block_y[0]])
+    high = np.array([scene.block_x[1], scene.block_y[1]])
+    others = [p[:2] for n, p in blocks.items() if n != block]
+    for spot in rng.uniform(low, high, (_TRIES, 2)):
+        clear = min(float(np.linalg.norm(spot - o)) for o in others) >= scene.spacing
+        if clear and np.linalg.norm(spot - blocks[block][:2]) >= LEAST_MOVE:
+            break
+    else:
+        push = True  # the blocks lie so that there is no other place
+    place = np.array([*spot, scene.top + BLOCK_HALF])
+    return (
+        Disturbance("push", time, arm, force) if push else Disturbance("move", time, block, place)
+    )

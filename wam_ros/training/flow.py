@@ -1,0 +1,135 @@
+"""Third stage: the transformer, by flow matching on video and actions with teacher forcing.
+
+A window has 1 + K M latent frames and M blocks of actions, laid out by `windows`. Every block is
+predicted from the clean frames before it, all in one forward (`mask.training_mask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wam_ros.training.trainer import Losses
+from wam_ros.training.windows import Window
+from wam_ros.wam.dit import CausalDiT
+from wam_ros.wam.flow_match import add_noise, training_schedule, velocity_target
+
+Draw = Callable[[np.random.Generator], "Batch"]
+SCHEDULES = ("shared", "decoupled")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of windows with the same number of blocks M.
+
+    ``latents`` [B, z, 1 + K M, h, w]; ``actions`` [B, M rows, action_dim] and ``states``
+    [B, M, state_dim], normalised; ``known`` [B, M rows, 1] is 0 on rows behind the end of an
+    episode; ``text`` [B, L, text_dim] and ``image`` [B, tokens, image_dim].
+    """
+
+    latents: Tensor
+    actions: Tensor
+    known: Tensor
+    states: Tensor
+    text: Tensor
+    image: Tensor
+
+    @classmethod
+    def of(cls, windows: Sequence[Window]) -> Batch:
+        """Stack windows of equal length."""
+
+        def stack(name: str) -> Tensor:
+            return torch.from_numpy(np.stack([getattr(w, name) for w in windows]))
+
+        names = ("latents", "actions", "known", "states", "text", "image")
+        return cls(*(stack(n) for n in names))
+
+
+class FlowLoss:
+    """Velocity error of a batch.
+
+    Parameters
+    ----------
+    draw
+        Batch of a step.
+    schedule
+        ``shared``: a block's video and actions have one noise level, as in sampling without
+        decoupling. ``decoupled``: the video's is ``(1 - Beta(alpha, 1)) 1000`` per block, each
+        action's own is uniform (SPEC section 3.11).
+    video_weight
+        Weight of the video's loss; 0 leaves the video out: an action-only model of the same size,
+        whose noisy video tokens are pure noise.
+    """
+
+    def __init__(
+        self,
+        dit: CausalDiT,
+        draw: Draw,
+        schedule: str = "shared",
+        video_weight: float = 0.3,
+        alpha: float = 3.0,
+        seed: int = 0,
+    ) -> None:
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule '{schedule}' is not one of {', '.join(SCHEDULES)}")
+        self._dit, self._draw, self._schedule = dit, draw, schedule
+        self._video_weight, self._alpha, self._seed = video_weight, alpha, seed
+        self._levels = training_schedule()
+
+    def __call__(self, step: int) -> Losses:
+        """Losses of step ``step``."""
+        rng = np.random.default_rng((self._seed, step))
+        batch = self._draw(rng)
+        return self.of(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
+
+    def of(self, b: Batch, generator: torch.Generator) -> Losses:
+        """Losses of a batch with noise and levels drawn from ``generator``."""
+        c, levels = self._dit.config, self._levels
+        size, blocks, rows = len(b.latents), b.states.shape[1], c.num_action_per_block
+        video_level, action_level = self._draw_levels(size, blocks, rows, generator)
+        # The opening frame has a level of its own; it is never the context of anything.
+        first = torch.randint(1000, (size, 1), generator=generator)
+        video_level = torch.cat(
+            (first, video_level.repeat_interleave(c.num_frame_per_block, 1)), dim=1
+        )
+        noise_v = torch.randn(b.latents.shape, generator=generator)
+        noise_a = torch.randn(b.actions.shape, generator=generator)
+        by_frame = b.latents.transpose(1, 2)
+        noisy = add_noise(levels, by_frame, noise_v.transpose(1, 2), video_level).transpose(1, 2)
+        actions = add_noise(levels, b.actions, noise_a, action_level)
+        context = self._dit.embed_context(b.text, b.image)
+        video, action = self._dit(
+            noisy,
+            b.latents,
+            None,
+            levels.timesteps[video_level].long(),
+            actions,
+            levels.timesteps[action_level].long(),
+            b.states,
+            context,
+        )
+        error_a = (action.float() - velocity_target(b.actions, noise_a)).square() * b.known
+        loss_a = error_a.sum() / (b.known.sum() * b.actions.shape[-1])
+        error_v = (video.float() - velocity_target(b.latents, noise_v)).square()
+        loss_v = error_v[:, :, 1:].mean()
+        loss = loss_a + self._video_weight * loss_v
+        return {"loss": loss, "action": loss_a.detach(), "video": loss_v.detach()}
+
+    def _draw_levels(
+        self, size: int, blocks: int, rows: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of the schedule for blocks [B, M] and actions [B, M rows]; 0 is pure noise."""
+        if self._video_weight == 0.0:
+            action = torch.randint(1000, (size, blocks), generator=generator)
+            return torch.zeros_like(action), action.repeat_interleave(rows, 1)
+        if self._schedule == "shared":
+            level = torch.randint(1000, (size, blocks), generator=generator)
+            return level, level.repeat_interleave(rows, 1)
+        # eta ~ Beta(alpha, 1) is u^(1/alpha); the level's row is eta 1000 before the end.
+        eta = torch.rand(size, blocks, generator=generator) ** (1.0 / self._alpha)
+        video = ((1.0 - eta) * 1000).long().clamp_max(999)
+        return video, torch.randint(1000, (size, blocks * rows), generator=generator)

@@ -1,0 +1,250 @@
+"""Reading a GEAR dataset, as `wam dataset` writes it (SPEC section 7)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wam_ros.training.episodes import Array, Episode, Numbers
+from wam_ros.wam.checkpoint.experiment import EmbodimentSetup, Experiment
+from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, VectorInfo, VideoInfo
+from wam_ros.wam.embodiments import embodiment
+from wam_ros.wam.normalize import Statistics
+
+Progress = Callable[[int, int], None]
+
+
+class GearError(ValueError):
+    """A dataset that cannot be trained on; names file and entry."""
+
+
+@dataclass(frozen=True)
+class GearDataset:
+    """What the files under ``meta`` say.
+
+    Attributes
+    ----------
+    tag
+        Embodiment.
+    fps
+        Rows per second.
+    length
+        Rows per episode, by episode number.
+    """
+
+    folder: Path
+    tag: str
+    fps: float
+    info: Mapping[str, Any]
+    modality: Mapping[str, Any]
+    length: Mapping[int, int]
+    tasks: Mapping[int, str]
+    metadata: EmbodimentMetadata
+
+    @classmethod
+    def open(cls, folder: Path | str) -> GearDataset:
+        """Read ``meta``; raises GearError when a file is missing or does not fit the others."""
+        folder = Path(folder)
+        meta = folder / "meta"
+        info, modality = _json(meta / "info.json"), _json(meta / "modality.json")
+        tag = _json(meta / "embodiment.json").get("embodiment_tag")
+        if not tag:
+            raise GearError(f"{meta / 'embodiment.json'} names no embodiment_tag")
+        try:
+            length = {e["episode_index"]: e["length"] for e in _lines(meta / "episodes.jsonl")}
+            tasks = {t["task_index"]: t["task"] for t in _lines(meta / "tasks.jsonl")}
+            metadata = _metadata(str(tag), meta, info, modality)
+            return cls(
+                folder, str(tag), float(info["fps"]), info, modality, length, tasks, metadata
+            )
+        except KeyError as err:
+            raise GearError(f"{meta}: entry {err} is missing") from err
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Views in the model's order."""
+        known = embodiment(self.tag).cameras
+        missing = [k for k in known if k not in self.modality["video"]]
+        if missing:
+            raise GearError(
+                f"{self.folder}/meta/modality.json: no video '{missing[0]}', which {self.tag} has"
+            )
+        return known
+
+    def keys(self, kind: str) -> tuple[str, ...]:
+        """State or action keys in the model's order, those the dataset has."""
+        order = [k for k, _ in getattr(embodiment(self.tag), kind)]
+        have = self.modality[kind]
+        return (*(k for k in order if k in have), *(k for k in have if k not in order))
+
+    @property
+    def relative(self) -> tuple[str, ...]:
+        """Action keys that train relative to the state."""
+        known = embodiment(self.tag).relative
+        return tuple(k for k in self.keys("action") if k in known)
+
+    def numbers(self, state_width: int, action_width: int) -> Numbers:
+        """How its states and actions become a model's."""
+        return Numbers(
+            self.metadata,
+            self.keys("state"),
+            self.keys("action"),
+            self.relative,
+            state_width,
+            action_width,
+        )
+
+    def experiment(self) -> Experiment:
+        """What a checkpoint trained on it says in ``experiment_cfg/conf.yaml``."""
+        modes = {kind: dict.fromkeys(self.keys(kind), "q99") for kind in ("state", "action")}
+        setup = EmbodimentSetup(
+            self.cameras, self.keys("state"), self.keys("action"), modes, self.fps
+        )
+        return Experiment({self.tag: setup}, True, self.relative, False)
+
+    # ------------------------------------------------------------------ episodes
+
+    def load(
+        self,
+        size: tuple[int, int],
+        cache: Path,
+        stride: int = 3,
+        jobs: int = 1,
+        progress: Progress | None = None,
+    ) -> list[Episode]:
+        """All episodes, with composites of ``size`` (height, width) every ``stride`` rows.
+
+        The pictures are decoded once and kept in ``cache``; what is there from an earlier run is
+        used again.
+        """
+        cache.mkdir(parents=True, exist_ok=True)
+        name = f"{size[0]}x{size[1]}_{stride}"
+        files = {n: cache / f"{name}_{n:06d}.npy" for n in sorted(self.length)}
+        todo = [n for n, f in files.items() if not f.is_file()]
+        work = [(self, n, size, stride, files[n]) for n in todo]
+        if jobs > 1 and len(work) > 1:
+            with ProcessPoolExecutor(jobs) as pool:
+                for i, _ in enumerate(pool.map(_compose, work, chunksize=4), start=1):
+                    if progress:
+                        progress(i, len(work))
+        else:
+            for i, item in enumerate(work, start=1):
+                _compose(item)
+                if progress:
+                    progress(i, len(work))
+        return [self._episode(n, files[n], stride) for n in files]
+
+    def _episode(self, number: int, frames: Path, stride: int) -> Episode:
+        import pyarrow.parquet as pq
+
+        path = self._path("data_path", number)
+        try:
+            table = pq.read_table(path)
+        except OSError as err:
+            raise GearError(f"{path} cannot be read: {err}") from err
+        if len(table) != self.length[number]:
+            raise GearError(
+                f"{path} has {len(table)} rows, episodes.jsonl says {self.length[number]}"
+            )
+        language = next(iter(self.modality["annotation"].values()))["original_key"]
+        said = table[language].to_pylist()
+        text = tuple(x if isinstance(x, str) else self.tasks[x] for x in said)
+        return Episode(
+            np.load(frames, mmap_mode="r"),
+            self._vector(table, "state"),
+            self._vector(table, "action"),
+            text,
+            stride,
+        )
+
+    def _vector(self, table: Any, kind: str) -> Array:
+        parts = []
+        for key in self.keys(kind):
+            entry = self.modality[kind][key]
+            column = entry.get("original_key") or ("observation.state", "action")[kind == "action"]
+            values = np.stack(table[column].to_numpy())
+            parts.append(values[:, entry["start"] : entry["end"]])
+        return np.concatenate(parts, axis=1).astype(np.float64)
+
+    def _path(self, template: str, number: int, **more: str) -> Path:
+        chunk = number // int(self.info.get("chunks_size", 1000))
+        name = self.info[template].format(episode_chunk=chunk, episode_index=number, **more)
+        return self.folder / str(name)
+
+    def compose(self, number: int, size: tuple[int, int], stride: int) -> Array:
+        """Composites uint8 [N, height, width, 3] of every ``stride``-th row of an episode."""
+        import torch
+
+        from wam_ros.recording.video import read_frames
+        from wam_ros.wam.views import composite
+
+        views = {}
+        for short in self.cameras:
+            key = self.modality["video"][short].get("original_key") or f"observation.images.{short}"
+            path = self._path("video_path", number, video_key=key)
+            _, frames = read_frames(path)
+            if len(frames) < self.length[number]:
+                raise GearError(f"{path} has {len(frames)} frames for {self.length[number]} rows")
+            views[short] = torch.from_numpy(np.stack(frames[: self.length[number] : stride]))
+        whole = composite(views, self.tag, size, self.metadata.resolution, self.cameras)
+        return whole.numpy()
+
+
+def _compose(work: tuple[GearDataset, int, tuple[int, int], int, Path]) -> None:
+    dataset, number, size, stride, file = work
+    part = file.with_suffix(".part.npy")
+    np.save(part, dataset.compose(number, size, stride))
+    part.replace(file)
+
+
+def _metadata(
+    tag: str, meta: Path, info: Mapping[str, Any], modality: Mapping[str, Any]
+) -> EmbodimentMetadata:
+    stats, relative = _json(meta / "stats.json"), _json(meta / "relative_stats_dreamzero.json")
+    found: dict[str, dict[str, Statistics]] = {"state": {}, "action": {}}
+    shapes: dict[str, dict[str, VectorInfo]] = {"state": {}, "action": {}}
+    for kind, default in (("state", "observation.state"), ("action", "action")):
+        for key, entry in modality[kind].items():
+            start, end = int(entry["start"]), int(entry["end"])
+            if kind == "action" and key in relative:
+                values = relative[key]
+            else:
+                column = stats[entry.get("original_key") or default]
+                values = {n: v[start:end] for n, v in column.items()}
+            found[kind][key] = Statistics.from_json(values, f"{meta}: {kind} '{key}'")
+            shapes[kind][key] = VectorInfo(
+                bool(entry.get("absolute", True)), entry.get("rotation_type"), (end - start,), True
+            )
+    video = {}
+    for short, entry in modality["video"].items():
+        feature = info["features"][entry.get("original_key") or f"observation.images.{short}"]
+        height, width, channels = feature["shape"]
+        video[short] = VideoInfo(int(width), int(height), int(channels), float(info["fps"]))
+    return EmbodimentMetadata(
+        tag, found["state"], found["action"], video, shapes["state"], shapes["action"]
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise GearError(f"{path} not found; is this a folder that `wam dataset` wrote?") from None
+    except ValueError as err:
+        raise GearError(f"{path}: not valid JSON ({err})") from err
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except FileNotFoundError:
+        raise GearError(f"{path} not found") from None
+    except ValueError as err:
+        raise GearError(f"{path}: not valid JSON lines ({err})") from err

@@ -1,0 +1,143 @@
+"""Which rows and frames make up a training window (SPEC section 4.3), and their tensors.
+
+A block is ``horizon`` rows. A window is a run of blocks whose anchors carry one instruction; block
+``j`` anchored at row ``s`` uses the frames ``s, s + 3, .. s + 21`` and closes with ``s + 24``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wam_ros.training.episodes import Array, Episode, Numbers
+from wam_ros.training.latents import Latents
+from wam_ros.wam.vae import FRAMES_PER_LATENT
+
+
+def anchors(text: Sequence[str], row: int, horizon: int, most: int) -> tuple[int, ...]:
+    """Anchor rows of the window around ``row``.
+
+    Blocks are added by turns before and behind, as long as the instruction at the anchor is the
+    same and the block's rows and closing frame lie inside the episode, up to ``most``. Empty where
+    not even the block at ``row`` fits.
+    """
+
+    def fits(s: int) -> bool:
+        return s >= 0 and s + horizon < len(text) and text[s] == text[row]
+
+    if not fits(row):
+        return ()
+    found = [row]
+    before, behind = True, True
+    while len(found) < most and (before or behind):
+        if before:
+            before = fits(found[0] - horizon)
+            if before:
+                found.insert(0, found[0] - horizon)
+        if behind and len(found) < most:
+            behind = fits(found[-1] + horizon)
+            if behind:
+                found.append(found[-1] + horizon)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Arrays of one window, see `flow.Batch`."""
+
+    latents: Array
+    actions: Array
+    known: Array
+    states: Array
+    text: Array
+    image: Array
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a window opens: episode and group of `Latents`, with room for ``blocks`` blocks."""
+
+    episode: int
+    group: int
+    blocks: int
+
+
+class Windows:
+    """All windows of a set of episodes.
+
+    Parameters
+    ----------
+    text
+        Embedding float32 [L, text_dim] of every instruction.
+    image
+        Per episode, tokens float32 [groups + 1, tokens, image_dim] of the opening frames, with the
+        row's own instruction.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        latents: Sequence[Latents],
+        numbers: Numbers,
+        text: dict[str, Array],
+        image: Sequence[Array],
+        horizon: int,
+        frames_per_block: int,
+        most: int,
+    ) -> None:
+        self._episodes, self._latents, self._numbers = episodes, latents, numbers
+        self._text, self._image = text, image
+        self._horizon, self._k = horizon, frames_per_block
+        self._states = [numbers.state(e.state) for e in episodes]
+        self.places = [
+            Place(i, g, blocks)
+            for i, e in enumerate(episodes)
+            for g in range(len(latents[i].single))
+            if (blocks := self._room(e, latents[i], g, most))
+        ]
+        self._roomy: dict[int, list[Place]] = {}
+        if not self.places:
+            raise ValueError(f"no episode is as long as a block of {horizon} rows")
+
+    def _room(self, e: Episode, z: Latents, g: int, most: int) -> int:
+        row = self._row(e, z, g)
+        last = len(z.single) - 1
+        blocks = 0
+        while (
+            blocks < most
+            and g + self._k * (blocks + 1) <= last
+            and (s := row + self._horizon * blocks) + self._horizon <= len(e.text)
+            and e.text[s] == e.text[row]
+        ):
+            blocks += 1
+        return blocks
+
+    @staticmethod
+    def _row(e: Episode, z: Latents, g: int) -> int:
+        return (z.phase + FRAMES_PER_LATENT * g) * e.stride
+
+    def of(self, place: Place, blocks: int) -> Window:
+        """The window that opens at ``place``, ``blocks`` long."""
+        e, z = self._episodes[place.episode], self._latents[place.episode]
+        row = self._row(e, z, place.group)
+        starts = [row + self._horizon * j for j in range(blocks)]
+        actions = [
+            self._numbers.actions(e.action[s : s + self._horizon], e.state[s]) for s in starts
+        ]
+        return Window(
+            z.window(place.group, self._k * blocks),
+            np.concatenate(actions),
+            np.ones((blocks * self._horizon, 1), np.float32),
+            self._states[place.episode][starts],
+            self._text[e.text[row]],
+            self._image[place.episode][place.group],
+        )
+
+    def draw(self, rng: np.random.Generator, count: int) -> list[Window]:
+        """``count`` random windows of one random length that all of them have room for."""
+        longest = max(p.blocks for p in self.places)
+        blocks = int(rng.integers(1, longest + 1))
+        roomy = self._roomy.setdefault(blocks, [p for p in self.places if p.blocks >= blocks])
+        return [self.of(roomy[int(i)], blocks) for i in rng.integers(len(roomy), size=count)]
