@@ -85,22 +85,28 @@ class KeypointNet(nn.Module):
         rows, columns = x.shape[-2:]
         asked = self.asked(text)
         query = self.query(asked.flatten(1)).unflatten(1, (self.config.points, -1))
-        colours = F.avg_pool2d(frames, 4)
-        values = self.values(torch.cat((x, colours), dim=1)).flatten(2)
+        values = self.values(torch.cat((x, F.avg_pool2d(frames, 4)), dim=1)).flatten(2)
+        # In training under bfloat16 a position would be known to a pixel only.
+        with torch.autocast(frames.device.type, enabled=False):
+            return (*self._find(query.float(), values.float(), rows, columns), asked)
+
+    def _find(
+        self, query: Tensor, values: Tensor, rows: int, columns: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         # Cosines: how sharp a query looks does not hang on how bright its features are.
         scores = F.normalize(query, dim=-1) @ F.normalize(values, dim=1)
         weights = (scores * self.scale.exp()).softmax(dim=-1)
-        where = _grid(rows, columns, x)
+        where = _grid(rows, columns, values)
         place = weights @ where
         spread = (weights @ where.square() - place.square()).clamp_min(0.0).add(1e-6).sqrt()
         features = weights @ values.transpose(1, 2)
-        return place, spread, features, asked
+        return place, spread, features
 
     def forward(self, frames: Tensor, text: Tensor) -> Tensor:
         """See `KeypointEncoder.encode`."""
         place, spread, features, asked = self.places(frames, text)
         seen = torch.cat((features, _waves(place, self.config.waves), spread), dim=-1)
-        tokens = self.token(seen) + self.kind
+        tokens = self.token(seen.to(self.kind.dtype)) + self.kind
         together = torch.cat((tokens.flatten(1), asked.flatten(1)), dim=1)
         return torch.cat((tokens, self.summary(together)[:, None]), dim=1)
 
