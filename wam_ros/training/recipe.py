@@ -192,9 +192,7 @@ class SmallRecipe:
             "dit",
             [dit],
             with_held_out(make(train, s.seed), make(held, s.seed + 1) if held else None),
-            self._plan(
-                s.dit_minutes, s.dit_rate, bf16=s.bf16 and dit.patch_embedding.weight.is_cuda
-            ),
+            self._plan(s.dit_minutes, s.dit_rate, bf16=s.bf16 and on_gpu),
             self.stages,
             self._say,
         )
