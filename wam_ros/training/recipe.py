@@ -149,10 +149,12 @@ class SmallRecipe:
                 networks.text, networks.image, readout, episodes, numbers, tokenize, seed=s.seed
             )
 
+        measured = make(train)
+        measured.calibrate()
         trainer = Trainer(
             "encoders",
             [networks.text, networks.image, readout],
-            with_held_out(make(train), make(held) if held else None),
+            with_held_out(measured, make(held) if held else None),
             self._plan(s.encoder_minutes, s.encoder_rate, ema=0.995),
             self.stages,
             self._say,
