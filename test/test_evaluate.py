@@ -55,22 +55,33 @@ def test_paraphrases_are_sentences_of_the_held_out_split() -> None:
 
 def test_a_chain_counts_instructions_until_the_first_that_fails() -> None:
     whole = evaluate([dataclasses.replace(SMALL, task="chain")], 1)[0]
-    assert whole.done == 5 and whole.success and whole.progress == 1.0
+    assert whole.success and whole.progress == 1.0 and whole.time_to_success is not None
     part = evaluate([dataclasses.replace(SMALL, task="chain", backend="hold", deadline=1.0)], 1)[0]
-    assert part.done == 0 and not part.success and part.progress == 0.0
+    assert not part.success and part.progress == 0.0
 
 
 def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, capsys) -> None:
     file = tmp_path / "e.json"
     common = ["evaluate", "--robot", "franka_droid", "--width", "48", "--episodes", "2"]
-    out = ["--json", str(file), "--picture", str(tmp_path / "e.png")]
-    policies = ["--policy", "still=hold", "stiller=hold", "--deadline", "0.5"]
-    assert main([*common, *policies, *out]) == 0
-    assert (tmp_path / "e.png").stat().st_size > 10_000
+    assert (
+        main(
+            [
+                *common,
+                "--policy",
+                "still=hold",
+                "--deadline",
+                "0.5",
+                "--json",
+                str(file),
+                "--picture",
+                str(tmp_path / "e.png"),
+            ]
+        )
+        == 0
+    )
     written = json.loads(file.read_text())
-    assert len(written["records"]) == 4 and written["summaries"][0]["policy"] == "still"
-    assert written["comparisons"][0]["neither"] == 2
-    assert "still against stiller on 2 scenes" in capsys.readouterr().out
+    assert len(written["records"]) == 2 and written["summaries"][0]["policy"] == "still"
+    assert "still" in capsys.readouterr().out and (tmp_path / "e.png").stat().st_size > 1000
     for wrong, named in [
         (["--policy", "magic"], "magic"),
         (["--policy", "wam,steps=2"], "NAME:=VALUE"),

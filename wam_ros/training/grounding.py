@@ -100,6 +100,16 @@ class HindsightLoss:
         error = (predicted - target).abs().detach()
         return {"loss": loss, "error": error.mean(), "worst": error.amax(1).mean()}
 
+    def calibrate(self) -> None:
+        """Fit the image encoder's reading to the instructions there are; before training."""
+        texts = sorted({t for e in self._episodes for t in e.text})
+        tokens = [self._tokens(t, None) for t in texts]
+        with torch.no_grad():
+            embedded = embed(
+                self._text, torch.cat([t[0] for t in tokens]), torch.cat([t[1] for t in tokens])
+            )
+        self._image.net.calibrate(embedded)
+
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Array, list[str], Array, Array]:
         """Frames, instructions, states now and at the end of ``count`` random moments."""
         frames, texts, now, end = [], [], [], []

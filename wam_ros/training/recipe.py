@@ -43,6 +43,9 @@ class Settings:
         Time of each stage; the learning rate has fallen by its end.
     schedule, video_weight
         See `flow.FlowLoss`; a ``video_weight`` of 0 trains the action-only baseline.
+    bf16
+        Forwards in bfloat16: twice as fast for the encoders on processors that have it. On a CPU
+        the transformer gains nothing and stays in float32.
     held_out
         Share of the episodes that are only ever measured on.
     """
@@ -109,7 +112,7 @@ class SmallRecipe:
 
     def _plan(self, minutes: float, rate: float, **more: Any) -> Plan:
         s = self.settings
-        return Plan(steps=s.max_steps, rate=rate, minutes=minutes, bf16=s.bf16, **more)
+        return Plan(s.max_steps, rate, minutes=minutes, **{"bf16": s.bf16, **more})
 
     # ------------------------------------------------------------------ stages
 
@@ -146,10 +149,12 @@ class SmallRecipe:
                 networks.text, networks.image, readout, episodes, numbers, tokenize, seed=s.seed
             )
 
+        measured = make(train)
+        measured.calibrate()
         trainer = Trainer(
             "encoders",
             [networks.text, networks.image, readout],
-            with_held_out(make(train), make(held) if held else None),
+            with_held_out(measured, make(held) if held else None),
             self._plan(s.encoder_minutes, s.encoder_rate, ema=0.995),
             self.stages,
             self._say,
@@ -168,6 +173,7 @@ class SmallRecipe:
     ) -> None:
         s, dit = self.settings, networks.dit
         dit.rotations = RotationTables(dit.config.head_dim, real=True)
+        on_gpu = dit.patch_embedding.weight.is_cuda
 
         def make(episodes: Sequence[Episode], seed: int) -> FlowLoss:
             started = time.monotonic()
@@ -188,7 +194,7 @@ class SmallRecipe:
             "dit",
             [dit],
             with_held_out(make(train, s.seed), make(held, s.seed + 1) if held else None),
-            self._plan(s.dit_minutes, s.dit_rate),
+            self._plan(s.dit_minutes, s.dit_rate, bf16=s.bf16 and on_gpu),
             self.stages,
             self._say,
         )

@@ -26,6 +26,8 @@ def entries(config: KeypointConfig) -> list[Entry]:
     out = [
         Entry("kind", (c.points, c.dim), ("kind",)),
         Entry("scale", (1,), ("scale",)),
+        Entry("usual", (c.points, c.text_dim), ("usual",)),
+        Entry("contrast", (c.points, c.text_dim), ("contrast",)),
     ]
     for name, shape in shapes:
         out.append(Entry(f"{name}.weight", shape, (f"{name}.weight",)))
