@@ -1,24 +1,22 @@
 """A bag written by a rollout is the bag a recorder writes over DDS, as far as it can be.
 
 Equal means: the same topics with the same types, definitions and type hashes; for every topic but
-/diagnostics, messages with the same fields, names, units and frame ids; stamps that rise and that
-differ from the time of recording by no more than a message's way; the same verdict, instruction and
-contract; and a data set with the same columns, features and languages in which joints and commands
-follow the same path. What cannot be equal is when things happen: over DDS timers of five processes
-drift, so rows are compared as paths, not row by row.
+/diagnostics, messages with the same fields, names, units and frame ids; stamps that rise, on the
+clock of the recording times; the same verdict, instruction and contract; and a data set with the
+same columns, features and languages in which joints and commands follow the same path. What cannot
+be equal is when things happen: over DDS timers of five processes drift, so rows are compared as
+paths, not row by row.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_graph import graph  # noqa: F401
 
 from wam_ros.contract import load_contract
 from wam_ros.nodes.bag_observer import BagObserver, Options
@@ -40,11 +38,12 @@ speeds the teacher starts with."""
 
 
 @pytest.fixture
-def bags(graph, tmp_path: Path) -> tuple[Path, Path]:  # noqa: F811
+def bags(graph, tmp_path: Path) -> tuple[Path, Path]:
     """The same seed and sentence over DDS and in lockstep."""
     live = tmp_path / "live"
     g = graph(seed=str(SEED), record="true", record_dir=str(live), latency="0.1")
-    time.sleep(1.0)  # the recorder has found its publishers
+    g.until(lambda: "recorder" in g.client.diagnostics)
+    g.client.spin(1.0)  # and it has found its publishers
     assert g.client.say(SAY)
     g.until(lambda: g.client.sim.success)
     assert g.client.say("")
@@ -142,17 +141,24 @@ def test_a_rollout_s_bag_equals_one_recorded_over_dds(bags, tmp_path: Path) -> N
         ]
         assert min(apart_by) < 2.0, camera.name
 
-    for reader in readers:
+    for bag, reader in zip(bags, readers, strict=True):
         inputs = {s.topic for s in load_contract("agibot_g1").inputs}
         last: dict[str, tuple[float, int]] = {}
+        ways: dict[str, list[float]] = {topic: [] for topic in inputs}
         for raw in reader.messages():
             if raw.topic in inputs:
                 before = last.get(raw.topic, (-np.inf, 0))
                 stamp = header_stamp(raw.data)
                 assert stamp is not None and stamp > before[0], raw.topic
-                assert raw.log_ns >= before[1] and abs(raw.log_ns * 1e-9 - stamp) < 0.2
+                assert raw.log_ns >= before[1], raw.topic
+                ways[raw.topic].append(raw.log_ns * 1e-9 - stamp)
                 last[raw.topic] = (stamp, raw.log_ns)
         assert set(last) == inputs
+        for topic, way in ways.items():
+            # One clock for both. Nothing is recorded before it was seen; over DDS a message can be
+            # held up by whatever else the machine does, most of them are not.
+            assert min(way) > -1e-6, topic
+            assert (max(way) if bag == lockstep else np.median(way)) < 0.2, topic
     one, other = (r.episode() for r in readers)
     assert one is not None and other is not None
     for name in ("robot", "contract_text", "instruction", "verdict", "simulated"):

@@ -17,6 +17,7 @@ from wam_ros.srv import StartEpisode, StopEpisode
 from wam_ros.nodes.convert import to_seconds
 from wam_ros.perception.assemble import vector
 from wam_ros.perception.images import decode, fit
+from wam_ros.perception.sync import pick
 from wam_ros.recording import metadata
 from wam_ros.recording.playback import Playback
 from wam_ros.recording.reader import BagReader
@@ -189,7 +190,12 @@ def test_a_full_disk_is_refused(node_process, tmp_path: Path) -> None:
 
 
 def test_a_converted_bag_equals_what_perception_published(node_process, tmp_path: Path) -> None:
-    """Every observation that went out live comes out of the bag again, bit for bit."""
+    """Every observation that went out live comes out of the bag again, bit for bit.
+
+    Topics are best effort, so perception may have missed a message that the recorder has: then the
+    sample it used instead, which it names, must be in the bag as it was, and what lies between must
+    be in no observation.
+    """
     node_process("wam_ros.nodes.perception_node", "-r", "__ns:=/wam", "-p", "robot:=yam")
     recorder(node_process, tmp_path)
     with Robot() as robot:
@@ -197,7 +203,7 @@ def test_a_converted_bag_equals_what_perception_published(node_process, tmp_path
         begun = start(robot, "fold the towel")
         robot.run(1.0)
         first = len(robot.heard)
-        robot.run(3.0)
+        assert robot.until(lambda: len(robot.heard) >= first + 80)
         live = robot.heard[first : len(robot.heard)]
         robot.run(0.5)
         assert stop(robot, SUCCESS).success
@@ -210,10 +216,22 @@ def test_a_converted_bag_equals_what_perception_published(node_process, tmp_path
     for raw in bag.messages():
         if raw.topic in names:
             pictures[names[raw.topic]].append(decode(bag.decoder(raw.topic)(raw.data)))
-    assert len(live) > 20
+    every = np.array([[to_seconds(x) for x in seen.source_stamps] for seen in robot.heard])
+    used = dict(zip(live[0].source_names, every.T, strict=True))
+    alike = 0
     for seen in live:
         # A stamp goes through the message rounded to what a double holds, a quarter microsecond.
-        picked = pick_all(named, to_seconds(seen.header.stamp) + 5e-7)
+        t0 = to_seconds(seen.header.stamp) + 5e-7
+        picked = pick_all(named, t0)
+        stamps = dict(zip(seen.source_names, map(to_seconds, seen.source_stamps), strict=True))
+        missed = {n for n, p in picked.items() if abs(p.stamp - stamps[n]) > 1e-6}
+        for name in missed:
+            series = named[name]
+            passed_over = [x for x in series.stamps if stamps[name] + 1e-6 < x <= t0]
+            assert passed_over, f"{name}: perception used a sample that is not in the bag"
+            assert np.abs(np.subtract.outer(used[name], passed_over)).min() > 1e-6, name
+            picked[name] = pick(series.spec, series.stamps, series.values, stamps[name] + 5e-7, t0)
+            assert picked[name].stamp == pytest.approx(stamps[name], abs=1e-6)
         joints = {}
         for source in YAM.sources:
             joints.update(picked[source.name].value)
@@ -222,7 +240,11 @@ def test_a_converted_bag_equals_what_perception_published(node_process, tmp_path
             found = fit(pictures[name][picked[name].value], YAM.view_width, YAM.view_height)
             expected = np.frombuffer(view.data, np.uint8).reshape(view.height, view.width, 3)
             assert np.array_equal(found, expected)
-        assert [int(p.status) for p in picked.values()] == list(seen.source_status)
+        if not missed:
+            assert [int(p.status) for p in picked.values()] == list(seen.source_status)
+            alike += 1
+    print(f"{alike} of {len(live)} observations from the same messages")
+    assert alike > 20
     # The rows of the data set are made by the same choice, at the ticks of the action clock.
     playback = Playback(folder)
     for k, observation in enumerate(playback.observations()):
