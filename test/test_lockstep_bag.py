@@ -33,8 +33,10 @@ from wam_ros.rollout.policies import teacher
 SAY = "touch the red block with the left hand"
 SEED = 3
 PATH = 0.03
-"""Distance (rad) between the two paths: 100 ms of jitter in the first chunk's arrival, at the
-speeds the teacher starts with."""
+"""Distance (rad) between the two paths for 100 ms of jitter in a chunk's arrival, at the speeds the
+teacher starts with; on a busy machine chunks are later, and by how much is in the bag."""
+JITTER = 0.1
+"""Jitter (s) in a chunk's arrival that a machine with nothing else to do may have."""
 
 
 @pytest.fixture
@@ -116,6 +118,19 @@ def apart(path: np.ndarray, other: np.ndarray) -> float:
     return float(max(np.abs(fine - p).max(axis=1).min() for p in path))
 
 
+def jitter(live: BagReader, lockstep: BagReader) -> float:
+    """How much later (s) than in lockstep a chunk came, the latest one, counted from its t0."""
+    latest = [
+        max(
+            raw.log_ns * 1e-9 - (header_stamp(raw.data) or 0.0)
+            for raw in r.messages()
+            if raw.topic == "/wam/action_chunk"
+        )
+        for r in (live, lockstep)
+    ]
+    return max(JITTER, latest[0] - latest[1])
+
+
 def test_a_rollout_s_bag_equals_one_recorded_over_dds(bags, tmp_path: Path) -> None:
     live, lockstep = bags
     a, b = announced(live), announced(lockstep)
@@ -180,8 +195,18 @@ def test_a_rollout_s_bag_equals_one_recorded_over_dds(bags, tmp_path: Path) -> N
     state = [contract.state_names.index(n) for n in arms]
     action = [contract.action_names.index(n) for n in arms]
     real, ours = rows_of(live), rows_of(lockstep)
-    assert apart(real.state[:, state], ours.state[:, state]) < PATH
-    assert apart(real.action[:, action], ours.action[:, action]) < PATH
+    late = jitter(*readers)
+    path = PATH * late / JITTER
+    found = [
+        apart(a[:, columns], b[:, columns])
+        for a, b, columns in ((real.state, ours.state, state), (real.action, ours.action, action))
+    ]
+    # A busy machine makes the simulation slow: it takes longer by the clock that the rows count.
+    pace = float(np.mean([m.real_time_factor for m in all_messages(readers[0], "/wam/sim/state")]))
+    print(f"paths {found} apart, chunks {late:.3f} s late, pace {pace:.2f},", end=" ")
+    print(f"{len(real.t)} and {len(ours.t)} rows")
+    assert max(found) < path
     assert np.abs(real.state[-1, state] - ours.state[-1, state]).max() < 0.02
-    assert abs(len(real.t) - len(ours.t)) < 45  # the live one goes on until it is told to stop
+    # The live one goes on until it is told to stop.
+    assert abs(len(real.t) * pace - len(ours.t)) < 45
     assert not ours.problems and not ours.human.any()

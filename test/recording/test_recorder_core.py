@@ -91,6 +91,10 @@ def test_warnings_name_the_topic_and_the_fault() -> None:
         lossy.add(k / 30, stamped(100 + k / 30), k)
     assert "% of the frames on /camera/top are lost" in lossy.warning(2.0, 0.0)
     assert lossy.lost == sent[-1] + 1 - len(sent)
+    idle = TopicMonitor("/camera/top", rate=None, stamped=True)
+    for number, k in enumerate(sent):
+        idle.add(k / 30, stamped(100 + k / 30), number)
+    assert "% of the frames on /camera/top are never sent" in idle.warning(2.0, 0.0)
 
 
 def test_disk_guard(tmp_path: Path) -> None:

@@ -87,7 +87,11 @@ class TopicMonitor:
         if len(self._stamps) >= 12:
             share = lost_share(self._stamps)
             if share > LOSS:
-                return f"{share * 100:.0f} % of the frames on {self.topic} are lost on the way"
+                frames = f"{share * 100:.0f} % of the frames on {self.topic}"
+                # Numbered without a hole: what is missing was never published.
+                if self._sequence >= 0 and not self.lost:
+                    return f"{frames} are never sent: is the camera's machine busy?"
+                return f"{frames} are lost on the way"
         if self.rate is not None and len(self._arrivals) > 20:
             rate = self.measured()
             if rate < SLOW * self.rate:
