@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 WAM = [sys.executable, "-m", "wam_ros.cli"]
 HANDS, COLOURS = ("left", "right"), ("red", "green", "blue")
@@ -29,8 +30,36 @@ def instructions(robot: str, count: int) -> list[str]:
     return [f"touch the {c} block{h}" for c, h in itertools.islice(pairs, count)]
 
 
-def run_all(texts: list[str], deadline: float) -> int:
-    """Give the instructions one after the other; returns how many succeeded."""
+def attempt(client: Any, text: str, deadline: float) -> str:
+    """Give one instruction and take it back; returns what kept it from success, or nothing."""
+    if not client.executor.armed:
+        armed, why = client.arm(True)
+        if not armed:
+            raise SystemExit(f"the arm cannot be armed again: {why}")
+        client.spin(0.5)
+    end = time.monotonic() + deadline
+    if not client.say(text):
+        raise SystemExit(f"the policy did not take '{text}'")
+    trouble = f"not there after {deadline:.0f} s"
+    while time.monotonic() < end:
+        client.spin(0.1)
+        if client.sim and client.sim.task == text and client.sim.success:
+            trouble = ""
+            break
+        if not client.executor.armed:
+            trouble = f"disarmed, {client.executor.reason}"
+            break
+    client.say("")
+    client.spin(1.5)
+    return trouble
+
+
+def run_all(texts: list[str], deadline: float, tries: int = 3) -> int:
+    """Give the instructions one after the other; returns how many succeeded.
+
+    What fails is tried again, as a person would: arm, say it once more. Its episode stays, judged
+    a failure.
+    """
     from wam_ros.nodes.client import GraphClient
 
     client = GraphClient()
@@ -40,17 +69,12 @@ def run_all(texts: list[str], deadline: float) -> int:
             raise SystemExit("the graph did not come up")
         client.spin(4.0)  # the recorder has its own start
         for text in texts:
-            end = time.monotonic() + deadline
-            if not client.say(text):
-                raise SystemExit(f"the policy did not take '{text}'")
-            success = False
-            while not success and time.monotonic() < end:
-                client.spin(0.1)
-                success = client.sim and client.sim.task == text and client.sim.success
-            done += bool(success)
-            client.say("")
-            client.spin(1.5)
-            print(f"{text}: {'done' if success else 'not done'}", flush=True)
+            for _ in range(tries):
+                trouble = attempt(client, text, deadline)
+                print(f"{text}: {trouble or 'done'}", flush=True)
+                if not trouble:
+                    break
+            done += not trouble
     finally:
         client.close()
     return done
