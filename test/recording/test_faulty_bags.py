@@ -42,7 +42,7 @@ def test_a_short_gap_is_filled_and_kept_out_of_the_windows(tmp_path: Path) -> No
     gap = Scene(seconds=4.0, keep=lambda n, t: n != "top" or not 2.0 < t < 2.2)
     (found,) = outcome(tmp_path, gap)
     assert not found["refused"]
-    assert "short gaps" in found["remarks"][0]
+    assert "short gap" in found["remarks"][0]
     data = Dataset(tmp_path / "out")
     bad = data.excluded[0]
     step = data.info["fps"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -80,9 +81,13 @@ def page(summaries: Sequence[dict[str, Any]], title: str, limits: Limits) -> str
 
 def _table(summaries: Sequence[dict[str, Any]]) -> str:
     heads = (
-        ("", "episode"), ("", "instruction"), ("", "verdict"), ("n", "duration"), ("n", "idle"),
-        ("n", "spikes"), ("n", "jerk p95"), ("n", "skew p99"), ("n", "gaps"), ("n", "lag"),
-        ("", "outcome"),
+        ("", "episode", ""), ("", "instruction", ""), ("", "verdict", "who or what judged it"),
+        ("n", "duration", "of the rows"), ("n", "idle", "share of the time without motion"),
+        ("n", "spikes", "steps of an action beyond 1.5 times the velocity limit"),
+        ("n", "jerk p95", "of the measured joints, rad/s\u00b3"),
+        ("n", "skew p99", "newest minus oldest sample of a row"),
+        ("n", "gaps", "runs of rows without a usable observation or command"),
+        ("n", "lag", "from a command to the motion it causes"), ("", "outcome", ""),
     )  # fmt: skip
     rows = []
     for i, s in enumerate(summaries):
@@ -97,15 +102,20 @@ def _table(summaries: Sequence[dict[str, Any]]) -> str:
             ]  # fmt: skip
         numbers = "".join(f'<td class="n">{c}</td>' for c in cells)
         rows.append(
-            f'<tr><td class="wide"><a href="#e{i}">{escape(s["bag"])}</a></td>'
+            f'<tr><td class="wide"><a href="#e{i}">{_name(s["bag"])}</a></td>'
             f'<td class="wide">{escape(s.get("instruction", ""))}</td>'
             f"<td>{_tag(s.get('verdict', 'none'))}</td>{numbers}<td>{_outcome(s)}</td></tr>"
         )
-    head = "".join(f'<th class="{c}">{h}</th>' for c, h in heads)
+    head = "".join(f'<th class="{c}" title="{escape(t)}">{h}</th>' for c, h, t in heads)
     return (
         f'<section><div class="scroll"><table id="episodes"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
     )
+
+
+def _name(bag: str) -> str:
+    """A bag's name that may break after its underscores instead of inside a word."""
+    return escape(bag).replace("_", "_<wbr>")
 
 
 def _tag(kind: str, text: str = "") -> str:
@@ -125,7 +135,7 @@ def _episode(number: int, s: dict[str, Any]) -> str:
     index = s.get("episode_index")
     where = f"episode {index}" if index is not None else "not in the data set"
     parts = [
-        f'<section id="e{number}"><div class="head"><h2>{escape(s["bag"])}</h2>'
+        f'<section id="e{number}"><div class="head"><h2>{_name(s["bag"])}</h2>'
         f"{_tag(s.get('verdict', 'none'))}{_outcome(s)}<small>{where}</small></div>"
         f"<div>“{escape(s.get('instruction', ''))}”"
         f"{'  <small>' + escape(s['note']) + '</small>' if s.get('note') else ''}</div>"
@@ -152,9 +162,11 @@ def _episode(number: int, s: dict[str, Any]) -> str:
     )
     series = s.get("series") or {"t": [], "groups": []}
     plots = [svg.lines(series["t"], g["joints"], g["name"]) for g in series["groups"]]
-    parts.append("<h3>Joints: measured (solid) and commanded (dashed)</h3>")
+    parts.append(
+        "<h3>Joints: measured (solid) and commanded (dashed); rad, m, grippers 0 to 1</h3>"
+    )
     parts.append(f'<div class="plots">{"".join(plots)}</div>')
-    parts.append("<h3>Range used, within the limits of the contract</h3>")
+    parts.append("<h3>Range used, within the limits of the contract (amber: next to a limit)</h3>")
     parts.append(f'<div class="ranges">{svg.ranges(f["joints"])}</div>')
     parts.append(_sources(f))
     return "".join(parts) + "</section>"
@@ -162,7 +174,7 @@ def _episode(number: int, s: dict[str, Any]) -> str:
 
 def _remarks(s: dict[str, Any]) -> list[str]:
     """Remarks of the rules; a gap has its own flag and is not said twice."""
-    return [r for r in s["remarks"] if " short gaps, longest" not in r]
+    return [r for r in s["remarks"] if not re.match(r"\d+ short gaps?, longest", r)]
 
 
 def _sources(f: dict[str, Any]) -> str:

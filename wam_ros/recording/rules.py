@@ -102,8 +102,8 @@ def judge(
     if short:
         longest = max(short)
         out.remarks.append(
-            f"{len(short)} short gaps, longest {longest[0]:.2f} s at {longest[1]:.1f} s: "
-            f"{longest[2]}"
+            f"{len(short)} short gap{'s' if len(short) > 1 else ''}, "
+            f"longest {longest[0]:.2f} s at {longest[1]:.1f} s: {longest[2]}"
         )
     if n < horizon + 1:
         out.refused.append(f"{n} rows; a training window needs {horizon + 1}")
