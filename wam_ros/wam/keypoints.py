@@ -51,14 +51,15 @@ class KeypointNet(nn.Module):
         self.conv1 = nn.Conv2d(3, f // 2, 5, stride=2, padding=2)
         self.conv2 = nn.Conv2d(f // 2, f, 3, stride=2, padding=1)
         self.conv3 = nn.Conv2d(f, f, 3, padding=2, dilation=2)
-        # The colours themselves go along, so that a query can name one from the start.
         self.values = nn.Conv2d(f + 3, f, 1)
         self.scale = nn.Parameter(torch.tensor([2.5]))
         self.ask = nn.Linear(c.text_dim, c.points)
         self.usual = nn.Parameter(torch.zeros(c.points, c.text_dim))
         self.contrast = nn.Parameter(torch.ones(c.points, c.text_dim))
         self.query = nn.Sequential(
-            nn.Linear(c.points * c.text_dim, c.hidden), nn.GELU(), nn.Linear(c.hidden, c.points * f)
+            nn.Linear(c.points * c.text_dim, c.hidden),
+            nn.GELU(),
+            nn.Linear(c.hidden, c.points * (f + 3)),
         )
         seen = f + 4 * c.waves + 2
         self.token = nn.Sequential(nn.Linear(seen, c.hidden), nn.GELU(), nn.Linear(c.hidden, c.dim))
@@ -97,21 +98,27 @@ class KeypointNet(nn.Module):
         x = F.gelu(self.conv1(frames))
         x = F.gelu(self.conv2(x))
         x = F.gelu(x + self.conv3(x))
-        rows, columns = x.shape[-2:]
+        where = _grid(x.shape[-2], x.shape[-1], frames)
         asked = self.asked(text)
         query = self.query(asked.flatten(1)).unflatten(1, (self.config.points, -1))
-        values = self.values(torch.cat((x, F.avg_pool2d(frames, 4)), dim=1)).flatten(2)
+        # What is colourful goes along as it is: a query can look for a colour from the start, and
+        # grey and wood, which most of the picture is, draw nobody's look.
+        colours = F.avg_pool2d(frames, 4)
+        colours = _COLOUR_GAIN * (colours - colours.mean(1, keepdim=True))
+        keys = torch.cat((x, colours), dim=1)
+        values = self.values(keys)
         # In training under bfloat16 a position would be known to a pixel only.
         with torch.autocast(frames.device.type, enabled=False):
-            return (*self._find(query.float(), values.float(), rows, columns), asked)
+            found = self._find(
+                query.float(), keys.flatten(2).float(), values.flatten(2).float(), where
+            )
+            return (*found, asked)
 
     def _find(
-        self, query: Tensor, values: Tensor, rows: int, columns: int
+        self, query: Tensor, keys: Tensor, values: Tensor, where: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Cosines: how sharp a query looks does not hang on how bright its features are.
-        scores = F.normalize(query, dim=-1) @ F.normalize(values, dim=1)
+        scores = F.normalize(query, dim=-1) @ keys
         weights = (scores * self.scale.exp()).softmax(dim=-1)
-        where = _grid(rows, columns, values)
         place = weights @ where
         spread = (weights @ where.square() - place.square()).clamp_min(0.0).add(1e-6).sqrt()
         features = weights @ values.transpose(1, 2)
@@ -126,12 +133,15 @@ class KeypointNet(nn.Module):
         return torch.cat((tokens, self.summary(together)[:, None]), dim=1)
 
 
+_COLOUR_GAIN = 3.0
+
+
 def _grid(rows: int, columns: int, like: Tensor) -> Tensor:
     """Centres of the cells, row by row: x and y in [-1, 1], [rows * columns, 2]."""
     y = (torch.arange(rows, device=like.device) + 0.5) / rows * 2 - 1
     x = (torch.arange(columns, device=like.device) + 0.5) / columns * 2 - 1
     grid = torch.stack((x.repeat(rows), y.repeat_interleave(columns)), dim=-1)
-    return grid.to(like.dtype)
+    return grid
 
 
 def _waves(place: Tensor, count: int) -> Tensor:

@@ -16,7 +16,7 @@ def entries(config: KeypointConfig) -> list[Entry]:
         ("values", (f, f + 3, 1, 1)),
         ("ask", (c.points, c.text_dim)),
         ("query.0", (h, c.points * c.text_dim)),
-        ("query.2", (c.points * f, h)),
+        ("query.2", (c.points * (f + 3), h)),
         ("token.0", (h, f + 4 * c.waves + 2)),
         ("token.2", (c.dim, h)),
         ("summary.0", (2 * h, c.points * (c.dim + c.text_dim))),
