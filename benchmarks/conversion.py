@@ -61,8 +61,9 @@ def main() -> None:
     """Write the bags once; convert them as often as asked."""
     options = arguments(__doc__ or "").parse_args()
     bags, seconds, repeats = (2, 1.6, 1) if options.quick else (4, 3.2, 3)
+    from wam_ros.recording.bags import find_bags
     from wam_ros.recording.convert import Options
-    from wam_ros.recording.dataset import assemble, convert_all, find_bags
+    from wam_ros.recording.dataset import assemble, convert_all
 
     folder = Path(tempfile.mkdtemp(prefix="wam_bench_"))
     jobs = min(2, os.cpu_count() or 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -81,8 +81,8 @@ class _VaeOnCpu:
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         return self.stream().push(video)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self._vae.decode(latents)
+    def decode_parts(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        return self._vae.decode_parts(latents)
 
 
 class _StreamOnCpu:

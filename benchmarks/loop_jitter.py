@@ -13,7 +13,6 @@ import multiprocessing as mp
 import os
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,11 @@ def executor_loop(rate: float, seconds: float, fifo: bool, queue: Any) -> None:
         node = ExecutorNode()
     ros = SingleThreadedExecutor()
     ros.add_node(node)
-    _spin(ros, 2.0)  # discovery and the first chunks do not count
+    end = time.monotonic() + 60.0
+    while not node._core.counters.accepted and time.monotonic() < end:
+        _spin(ros, 0.2)  # discovery, activation and arming do not count
+    _spin(ros, 1.0)
+    queue.put(("ready",))
     loop = node._loop
     missed, used = loop.missed, time.process_time()
     loop.lateness = Window(int(rate * seconds * 2))
@@ -162,7 +165,7 @@ def scenario(rate: float, load: str, fifo: bool, seconds: float, seed: int) -> d
     noise = {"one core busy": cores[-1:], "both cores busy": cores[:2]}.get(load, [])
     loads = [context.Process(target=busy, args=(c,), daemon=True) for c in noise]
     per_second = 1000.0 if load == "chunk flood" else 7.0
-    feed = context.Process(target=feeder, args=(seconds + 12, per_second, seed, queue), daemon=True)
+    feed = context.Process(target=feeder, args=(seconds + 90, per_second, seed, queue), daemon=True)
     measured = [
         context.Process(target=f, args=(rate, seconds, fifo, queue), daemon=True)
         for f in (bare_loop, executor_loop)
@@ -170,9 +173,11 @@ def scenario(rate: float, load: str, fifo: bool, seconds: float, seed: int) -> d
     feed.start()
     for process in (*loads, measured[1]):
         process.start()
-    time.sleep(4.0)  # imports and discovery of the node; the bare loop starts with its measurement
-    measured[0].start()
     found: dict[str, Any] = {}
+    while "ready" not in found:
+        name, *rest = queue.get(timeout=90)
+        found[name] = rest
+    measured[0].start()
     while not {"bare", "executor", "work"} <= found.keys():
         name, *rest = queue.get(timeout=seconds + 60)
         found[name] = rest
@@ -217,11 +222,16 @@ def main() -> None:
     parser: argparse.ArgumentParser = arguments(__doc__ or "")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--only", default="", help="part of a scenario's name, such as '500 Hz'")
+    parser.add_argument("--as-user", type=int, metavar="UID", help="as root: become this user")
     options = parser.parse_args()
+    if options.as_user:
+        _become(options.as_user, options.json)
+    from wam_ros.nodes.control_loop import may_fifo as allowed
+
     os.environ["ROS_DOMAIN_ID"] = str(60 + os.getpid() % 20)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     loads = ("idle", "one core busy", "both cores busy", "chunk flood")
-    may_fifo = _may_fifo()
+    may_fifo = allowed(PRIORITY)
     if not may_fifo:
         print("SCHED_FIFO is not allowed here (see `wam doctor`); only SCHED_OTHER is measured")
     plan = [(500.0, load, fifo) for fifo in (False, True) for load in loads]
@@ -235,17 +245,20 @@ def main() -> None:
         if options.only in name and (may_fifo or not fifo):
             results.append(scenario(rate, load, fifo, seconds, options.seed))
             show(results[-1])
-    finish(options, {"seconds": seconds, "scenarios": results})
+    finish(options, {"user": os.geteuid(), "seconds": seconds, "scenarios": results})
 
 
-def _may_fifo() -> bool:
-    from wam_ros.nodes.control_loop import make_fifo
-
-    answer: list[str] = []
-    probe = threading.Thread(target=lambda: answer.append(make_fifo(PRIORITY)))
-    probe.start()
-    probe.join()
-    return not answer[0]
+def _become(user: int, json: Path | None) -> None:
+    """Give root's rights away, for good; the result file is handed over first."""
+    if os.geteuid() != 0:
+        raise SystemExit("--as-user needs root, which it gives away")
+    if json:
+        json.touch()
+        os.chown(json, user, user)
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+    os.environ["HOME"] = os.environ["ROS_HOME"] = tempfile.mkdtemp(prefix="loop_jitter_")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Record three 640x480 raw cameras at 30 Hz and 500 Hz joint states: loss, CPU, MB/s, lateness.
 
 The executor runs beside it, with and without the recorder; the difference in the lateness of its
-500 Hz loop is what recording costs control. Every process is a real node over DDS.
+500 Hz loop is what recording costs control. Every process is a real node over DDS. With --load N,
+N processes that do nothing but compute compete for the cores all the while.
 """
 
 from __future__ import annotations
@@ -22,8 +23,15 @@ from common import arguments, finish
 ROBOT, CAMERA_RATE, STATE_RATE, GRIPPER_RATE = "yam", 30.0, 500.0, 50.0
 
 
-def publish(kind: str, domain: int, seconds: float, seed: int, queue: Any) -> None:
-    """Publish cameras or joint states for ``seconds``, once somebody listens; report the counts."""
+def listening(node: Any, topic: str) -> set[str]:
+    """Names of the nodes that subscribe to a topic."""
+    return {e.node_name for e in node.get_subscriptions_info_by_topic(topic)}
+
+
+def publish(
+    kind: str, domain: int, seconds: float, seed: int, listeners: set[str], queue: Any
+) -> None:
+    """Publish cameras or joint states for ``seconds``, once all listen; report the counts."""
     os.environ.update(environment(domain))
     from wam_ros import dds
 
@@ -61,7 +69,7 @@ def publish(kind: str, domain: int, seconds: float, seed: int, queue: Any) -> No
             message.header.stamp = stamp
             return message
 
-    while not all(o.get_subscription_count() for o in outs):
+    while not all(listeners <= listening(node, t) for t in topics):
         time.sleep(0.05)
     time.sleep(1.0)
     sent = dict.fromkeys(topics, 0)
@@ -79,6 +87,12 @@ def publish(kind: str, domain: int, seconds: float, seed: int, queue: Any) -> No
     time.sleep(1.0)
     node.destroy_node()
     rclpy.shutdown()
+
+
+def burn() -> None:
+    """Keep a core busy until terminated."""
+    while True:
+        sum(range(100_000))
 
 
 def environment(domain: int) -> dict[str, str]:
@@ -113,8 +127,9 @@ def drive(domain: int, seconds: float, seed: int, record: Path | None) -> dict[s
     else:  # somebody must take the pictures, or nothing is sent: perception does, in both runs
         recorder = None
     children.append(node_process("wam_ros.nodes.perception_node", domain, "-p", f"robot:={ROBOT}"))
+    listeners = {"perception", "recorder"} if record else {"perception"}
     publishers = [
-        spawn.Process(target=publish, args=(kind, domain, seconds, seed, queue))
+        spawn.Process(target=publish, args=(kind, domain, seconds, seed, listeners, queue))
         for kind in ("cameras", "states")
     ]
     try:
@@ -137,6 +152,7 @@ def _measure(
 
     client = RecordClient()
     states: list[Any] = []
+    executor_up = time.monotonic() + 60
     latched = QoSProfile(
         depth=1,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
@@ -144,8 +160,10 @@ def _measure(
     )
     client._node.create_subscription(ExecutorState, "executor_state", states.append, latched)
     result: dict[str, Any] = {}
+    while not states and time.monotonic() < executor_up:
+        client.spin(0.5)
     if recorder:
-        assert client.wait(20.0), "the recorder did not come up"
+        assert client.wait(60.0), "the recorder did not come up"
         done, text = client.start("benchmark")
         assert done, text
     for p in publishers:
@@ -181,6 +199,21 @@ def _measure(
     return result
 
 
+def holes(bag: Path) -> list[str]:
+    """Gaps in the publishers' numbers: topic, seconds since the first message, how many."""
+    from wam_ros.recording.reader import BagReader
+
+    newest: dict[str, int] = {}
+    found, first = [], 0
+    for raw in BagReader(bag).messages():
+        first = first or raw.log_ns
+        missing = raw.sequence - newest.get(raw.topic, raw.sequence) - 1
+        newest[raw.topic] = raw.sequence
+        if missing > 0:
+            found.append(f"{raw.topic} at {(raw.log_ns - first) * 1e-9:.2f} s: {missing}")
+    return found
+
+
 def recorded(bag: Path) -> tuple[dict[str, int], float]:
     """Messages per topic, and megabytes, of a bag."""
     from wam_ros.recording import metadata
@@ -207,17 +240,30 @@ def one(label: str, domain: int, seconds: float, seed: int, out: Path | None) ->
             f"; {found['lost_total']} of {total} messages lost, {found['mb_per_s']} MB/s, recorder "
             f"{found['cpu_percent']} % of a core"
         )
+        if os.environ.get("HOLES"):
+            print(holes(Path(found["bag"])))
+        worst = {t: n for t, n in lost.items() if n}
+        if worst:
+            text += "; " + ", ".join(f"{t} {n} of {found['sent'][t]}" for t, n in worst.items())
     print(text, flush=True)
     return found
 
 
 def main() -> None:
     """With and without the recorder, in turn, so that other load hits both alike."""
-    options = arguments(__doc__ or "").parse_args()
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--load", type=int, default=0, metavar="N", help="competing processes")
+    options = parser.parse_args()
     seconds, rounds = (8.0, 1) if options.quick else (60.0, 2)
+    busy = [mp.get_context("spawn").Process(target=burn, daemon=True) for _ in range(options.load)]
     folder = Path(tempfile.mkdtemp(prefix="wam_bench_", dir=os.environ.get("TMPDIR")))
-    result: dict[str, Any] = {"seconds": seconds, "runs": []}
-    print(f"3 cameras 640x480 rgb8 at 30 Hz, joints at 500 Hz, {seconds:.0f} s a run")
+    result: dict[str, Any] = {"seconds": seconds, "load": options.load, "runs": []}
+    print(
+        f"3 cameras 640x480 rgb8 at 30 Hz, joints at 500 Hz, {seconds:.0f} s a run, "
+        f"{options.load} competing processes"
+    )
+    for process in busy:
+        process.start()
     try:
         for k in range(rounds):
             domain = 30 + (os.getpid() + 2 * k) % 60
@@ -228,6 +274,8 @@ def main() -> None:
                 }
             )
     finally:
+        for process in busy:
+            process.terminate()
         shutil.rmtree(folder, ignore_errors=True)
     finish(options, result)
 

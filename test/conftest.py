@@ -10,8 +10,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile(
+    "many", max_examples=int(os.environ.get("WAM_EXAMPLES", "2000")), deadline=None
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,6 +79,45 @@ def node_process(domain_id: int) -> Iterator[Callable[..., subprocess.Popen[str]
     for process in started:
         _stop(process)
     folder.cleanup()
+
+
+@pytest.fixture
+def graph(domain_id: int, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Return ``start(robot, seconds=40, **arguments)``: a simulation, up and holding."""
+    pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
+    from running_graph import Graph
+
+    running: list[Graph] = []
+
+    def start(
+        robot: str = "agibot_g1", *, seconds: float = 40.0, make_command: Any = None, **given: str
+    ) -> Graph:
+        running.append(Graph(tmp_path / "graph.log", robot, given, make_command))
+        running[-1].until(running[-1].ready, seconds)
+        return running[-1]
+
+    yield start
+    for g in running:
+        g.close()
+
+
+@pytest.fixture
+def bench(node_process) -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """A stand-in robot and ``start(*parameters)`` for a real executor node, armed on request."""
+    from stand_in import Robot
+
+    robot = Robot()
+
+    def start(*parameters: str, armed: bool = True) -> Any:
+        given = ["-r", "__ns:=/wam", "-p", "robot:=agibot_g1", "-p", "sim:=true"]
+        given += ["-p", f"armed:={str(armed).lower()}", *parameters]
+        process = node_process("wam_ros.nodes.executor_node", *given)
+        if armed:
+            robot.until(robot.mode("holding"))
+        return process
+
+    yield robot, start
+    robot.close()
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

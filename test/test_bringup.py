@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from wam_ros.bringup import ARGUMENTS, BringupError, processes, unknowns
@@ -119,9 +123,6 @@ def test_model_python_runs_the_model_beside_the_graph(tmp_path, monkeypatch) -> 
 def test_wam_serve_runs_in_a_python_without_ros(tmp_path, monkeypatch) -> None:
     """Only this package and the libraries it serves with; nothing else of this environment."""
     import importlib.util
-    import os
-    import subprocess
-    import sys
     from pathlib import Path
 
     from wam_ros import model_server
@@ -157,3 +158,22 @@ def test_wam_serve_runs_in_a_python_without_ros(tmp_path, monkeypatch) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=15)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH came with Python 3.11")
+def test_the_model_is_not_served_by_another_checkout(tmp_path, monkeypatch) -> None:
+    """`ros2 launch` may be typed in any folder, one with a `wam_ros` in it too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "wam_ros").mkdir()
+    (tmp_path / "wam_ros" / "__init__.py").write_text("raise SystemExit('another checkout')")
+    given = {"policy": "wam", "checkpoint": "/models/dz", "model_python": sys.executable}
+    spec = next(s for s in processes("yam", given) if s.name == "model")
+    done = subprocess.run(
+        [*command(spec)[:4], "--help"],
+        cwd=tmp_path,
+        env={**os.environ, **spec.environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--dialect" in done.stdout

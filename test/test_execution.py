@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +19,15 @@ from wam_ros.execution.offline import Run
 
 G1 = load_contract("agibot_g1")
 DROID = load_contract("franka_droid")
+YAM = load_contract("yam")
 DT = 1.0 / G1.rates.control
 N = len(G1.control_names)
+
+
+def examples(usual: int) -> settings:
+    """That many; with ``--hypothesis-profile=many`` what the profile says."""
+    many = settings.default.max_examples if settings.get_current_profile_name() == "many" else 0
+    return settings(max_examples=max(usual, many), deadline=None)
 
 
 def at_rate(contract: Contract, rate: float) -> Contract:
@@ -149,7 +158,7 @@ def assert_inside(run: Run, contract: Contract, period: float) -> None:
         assert np.all(found <= most + 4e-15 / period**order)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(stream=STREAMS, given=SETTINGS, rate=st.sampled_from([500.0, 1000.0]))
 def test_commands_stay_inside_every_limit(stream, given: Settings, rate: float) -> None:
     contract = at_rate(stream.pop("contract"), rate)
@@ -160,20 +169,26 @@ def test_commands_stay_inside_every_limit(stream, given: Settings, rate: float) 
     assert_inside(run, contract, 1.0 / rate)
 
 
-@settings(max_examples=30, deadline=None)
-@given(stream=STREAMS, given=SETTINGS, ticks=st.integers(20, 700))
-def test_a_stop_inside_the_limits_exists_at_any_tick(stream, given, ticks: int) -> None:
-    contract = stream.pop("contract")
+@examples(30)
+@given(
+    stream=STREAMS,
+    given=SETTINGS,
+    seconds=st.floats(0.04, 1.4),
+    rate=st.sampled_from([500.0, 1000.0]),
+)
+def test_a_stop_inside_the_limits_exists_at_any_tick(stream, given, seconds, rate) -> None:
+    contract, dt = at_rate(stream.pop("contract"), rate), 1.0 / rate
     core = armed(contract=contract, given=given)
-    before = drive(ticks * DT, random_stream(contract=contract, seconds=1.4, **stream), core)
+    ticks = round(seconds * rate)
+    before = drive(ticks * dt, random_stream(contract=contract, seconds=1.4, **stream), core)
     core.estop("test")
-    after = execute(core, [], DT * np.arange(ticks, ticks + 3000))
+    after = execute(core, [], dt * np.arange(ticks, ticks + round(6 * rate)))
     assert core.at_rest
     joined = replace(before, commands=np.vstack([before.commands, after.commands]))
-    assert_inside(joined, contract, DT)
+    assert_inside(joined, contract, dt)
 
 
-@settings(max_examples=4, deadline=None)
+@examples(4)
 @given(stream=STREAMS)
 def test_without_chunks_the_arm_rests_within_the_time_promised(stream) -> None:
     contract = stream.pop("contract")
@@ -186,7 +201,7 @@ def test_without_chunks_the_arm_rests_within_the_time_promised(stream) -> None:
     assert core.mode is Mode.HOLDING and core.at_rest
 
 
-@settings(max_examples=3, deadline=None)
+@examples(3)
 @given(stream=STREAMS, given=SETTINGS)
 def test_same_input_same_output(stream, given: Settings) -> None:
     contract = stream.pop("contract")
@@ -196,7 +211,7 @@ def test_same_input_same_output(stream, given: Settings) -> None:
     assert runs[0].refusals == runs[1].refusals
 
 
-@settings(max_examples=3, deadline=None)
+@examples(3)
 @given(seed=st.integers(0, 10_000))
 def test_a_joint_outside_its_range_moves_inward_only(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -263,6 +278,58 @@ def test_rows_on_the_edge_of_the_range_end_at_rest() -> None:
     assert run.commands[:, 5].max() <= UPPER[5]
 
 
+def one_path(apart: float, latency: float, size: float, omega: float, seconds: float):
+    """Chunks cut every ``apart`` seconds from one swing of a YAM joint, and the swing itself."""
+    wanted = home(YAM)
+    joint = YAM.control_names.index("left_joint2")
+
+    def at(t: np.ndarray) -> np.ndarray:
+        return wanted + size * (1 - np.cos(omega * t))[:, None] * np.eye(len(wanted))[joint]
+
+    stream = [
+        (t0 + latency, chunk(t0, at(t0 + np.arange(24) / 30), k, "async", YAM))
+        for k, t0 in enumerate(np.arange(0.0, seconds, apart), start=1)
+    ]
+    return stream, lambda t: at(t)[:, joint], joint
+
+
+@pytest.mark.parametrize("apart", [0.1, 0.27, 0.6])
+@pytest.mark.parametrize("latency", [0.0, 0.1])
+@pytest.mark.parametrize(("size", "omega"), [(0.3, 5.0), (0.4, 4.4), (0.7, 3.3), (1.0, 2.8)])
+def test_chunks_of_one_path_close_to_the_limits_are_followed(apart, latency, size, omega) -> None:
+    """7.5 to 7.8 of 8 rad/s2: replanned again and again, the joint must not fall behind."""
+    stream, truth, joint = one_path(apart, latency, size, omega, 4.0)
+    run = drive(4.0, stream, armed(contract=YAM))
+    assert not any(run.refusals)
+    if apart + latency < 0.6:  # else each chunk is braked for its end
+        late = np.abs(run.commands[1500:, joint] - truth(run.times[1500:]))
+        assert late.max() < 0.05
+
+
+@pytest.mark.parametrize("lost", [0.1, 0.3])
+def test_lost_cycles_do_not_pile_up(lost: float) -> None:
+    """A busy machine loses cycles all the time: the motion stays with the clock all the same."""
+    stream, truth, joint = one_path(0.27, 0.05, 0.5, 2.0, 8.0)
+    clock = DT * np.arange(4000)
+    clock = clock[np.random.default_rng(2).random(len(clock)) >= lost]
+    run = execute(armed(contract=YAM), stream, clock)
+    assert not any(run.refusals)
+    assert np.abs(run.commands[:, joint] - truth(run.times))[len(clock) // 2 :].max() < 0.15
+
+
+def test_a_loop_that_loses_half_its_cycles_holds_and_says_so() -> None:
+    stream, _, _ = one_path(0.27, 0.05, 0.5, 2.0, 3.0)
+    core, reasons = armed(contract=YAM), set()
+
+    def robot(_: float, reference: np.ndarray) -> np.ndarray:
+        reasons.add(core.reason)
+        return reference
+
+    execute(core, stream, 2 * DT * np.arange(750), robot)
+    assert any("misses too many cycles" in r for r in reasons)
+    assert not any("gate" in r for r in reasons)
+
+
 def test_late_chunk_uses_only_its_future_rows() -> None:
     rows = np.tile(HOME, (24, 1))
     rows[:12, 0] += 0.5  # the first half is over when the chunk arrives
@@ -276,6 +343,21 @@ def test_sync_chunk_starts_on_arrival() -> None:
     rows = HOME + np.linspace(0, 0.2, 24)[:, None] * np.eye(N)[0]
     run = drive(2.5, [(0.7, chunk(0.0, rows, cadence="sync"))], armed())
     assert run.commands[-1, 0] == pytest.approx(HOME[0] + 0.2, abs=2e-3)
+
+
+def test_first_chunk_that_took_longer_than_its_rows_starts_on_arrival() -> None:
+    rows = HOME + np.linspace(0, 0.2, 24)[:, None] * np.eye(N)[0]
+    late = drive(2.0, [(1.0, chunk(0.0, rows))], armed())
+    assert "in the past" in late.refusals[0]
+    run = drive(3.0, [(1.0, chunk(0.0, rows, flags=4))], armed())
+    assert run.commands[-1, 0] == pytest.approx(HOME[0] + 0.2, abs=2e-3)
+
+
+def test_a_warm_up_chunk_into_a_motion_keeps_to_its_stamp() -> None:
+    core = armed()
+    still = np.tile(HOME, (24, 1))
+    drive(0.5, [(0.1, chunk(0.0, still, 1)), (0.4, chunk(0.1, still, 2, flags=4))], core)
+    assert core.counters.delay_rows == pytest.approx(9.0, abs=0.2)
 
 
 def test_time_scaling_slows_a_starved_arm_and_keeps_count_of_rows() -> None:
@@ -340,6 +422,21 @@ def test_deadman_stops_then_disarms() -> None:
     rest = execute(core, [], 0.4 + DT * np.arange(300))
     assert core.mode is Mode.DISARMED and core.reason == "no heartbeat"
     assert_inside(replace(run, commands=np.vstack([run.commands, rest.commands])), G1, DT)
+
+
+def test_a_gentle_stop_before_disarming_takes_no_chunk() -> None:
+    rows = HOME + np.linspace(0, 0.4, 24)[:, None] * np.eye(N)[0]
+    core = armed()
+    run = drive(0.4, [(0.0, chunk(0.0, rows))], core)
+    core.stop_and_disarm("deactivated", gently=True)
+    late = [(0.42, chunk(0.41, rows, 2)), (0.6, chunk(0.59, rows, 3))]
+    rest = execute(core, late, 0.4 + DT * np.arange(600))
+    assert core.mode is Mode.DISARMED and core.reason == "deactivated"
+    assert "about to be disarmed" in rest.refusals[0]
+    joined = replace(run, commands=np.vstack([run.commands, rest.commands]))
+    assert_inside(joined, G1, DT)
+    third = np.abs(np.diff(joined.commands, n=3, axis=0)).max(axis=0) / DT**3
+    assert np.all(third <= 0.51 * bounds(G1)[4])
 
 
 def test_following_error_gives_way_then_disarms() -> None:
@@ -471,3 +568,11 @@ def test_malformed_chunks_never_move_the_arm() -> None:
             np.testing.assert_array_equal(command, HOME)
         assert core.submit(replace(sound, **change), now) != ""
     assert core.mode is Mode.HOLDING and core.counters.rejected == 100_000
+
+
+@pytest.mark.slow
+def test_properties_with_many_examples() -> None:
+    """The properties above with the examples of the profile, or of WAM_EXAMPLES, each."""
+    names = "every_limit or any_tick or time_promised or same_output or inward_only"
+    command = [sys.executable, "-m", "pytest", "-q", "--hypothesis-profile=many", __file__]
+    subprocess.run([*command, "-k", names], check=True)

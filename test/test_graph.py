@@ -5,64 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from wam_ros.bringup import processes
-from wam_ros.supervisor import Supervisor
-
 client_module = pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
-
-
-class Graph:
-    """A running simulation and a client that listens to it."""
-
-    def __init__(self, log: Path, robot: str, arguments: dict[str, str]) -> None:
-        self.log = log
-        self.supervisor = Supervisor(processes(robot, arguments), log=log, say=lambda _: None)
-        self.client = client_module.GraphClient(observations=True)
-
-    def until(self, done: Callable[[], bool], seconds: float = 40.0) -> None:
-        """Poll until ``done``; fails with the log's end."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.client.spin(0.05)
-            self.supervisor.poll()
-            if done():
-                return
-        tail = self.log.read_text(errors="replace")[-1500:]
-        pytest.fail(f"{self.client.policy}\n{self.client.executor}\n{self.client.sim}\n{tail}")
-
-    def ready(self) -> bool:
-        c = self.client
-        return (
-            c.policy is not None
-            and c.policy.state_name in ("ready", "running")
-            and c.executor is not None
-            and c.executor.mode_name == "holding"
-            and c.observation is not None
-            and c.sim is not None
-        )
-
-    def close(self) -> None:
-        self.client.close()
-        self.supervisor.stop()
-
-
-@pytest.fixture
-def graph(domain_id: int, tmp_path: Path) -> Iterator[Callable[..., Graph]]:
-    running: list[Graph] = []
-
-    def start(robot: str = "agibot_g1", **arguments: str) -> Graph:
-        running.append(Graph(tmp_path / "graph.log", robot, arguments))
-        running[-1].until(running[-1].ready)
-        return running[-1]
-
-    yield start
-    for g in running:
-        g.close()
 
 
 def test_an_instruction_on_the_topic_is_obeyed_and_estop_latches(graph) -> None:

@@ -156,8 +156,8 @@ def test_moved_block_waits_for_the_hand_and_rests_in_its_place(plant: Plant) -> 
         assert min(gaps) >= scene_for(plant.contract.robot).spacing - 1e-9
     d = next(d for d in found if d.kind == "move")
     plant.reset(1)
-    tips = [plant.tip(g)[:2] for g in arms(plant.contract)]
-    near = min(np.linalg.norm(t - p[:2]) for t in tips for p in (blocks["red_block"], d.vector))
+    tips = [plant.tip(g) for g in arms(plant.contract)]
+    near = min(np.linalg.norm(t - p) for t in tips for p in (blocks["red_block"], d.vector))
     for _ in range(round((d.time + 0.2) / TIMESTEP / 10)):
         plant.step(10)
         d.apply(plant)

@@ -28,10 +28,11 @@ class Argument:
 
 
 _BOOL = ("true", "false")
-MODEL_ARGUMENTS = ("checkpoint", "base", "tokenizer", "device", "precision")
+MODEL_ARGUMENTS = ("checkpoint", "base", "tokenizer", "device", "precision", "ranks")
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "latency": float,
     "period": float,
+    "stall_after": float,
     "server_timeout": float,
     "server_wait": float,
     "seed": int,
@@ -47,12 +48,19 @@ ARGUMENTS = (
     Argument("checkpoint", "", "policy:=wam: checkpoint folder in the released layout"),
     Argument("base", "", "policy:=wam: what a LoRA checkpoint was trained on"),
     Argument("tokenizer", "", "policy:=wam: tokenizer folder; empty: beside the weights"),
-    Argument("device", "auto", "policy:=wam: auto, cuda, cuda:1 or cpu"),
+    Argument("device", "auto", "policy:=wam: auto, cuda, cuda:1, cpu; two for two ranks"),
     Argument(
         "precision",
         "auto",
         "policy:=wam: auto takes bf16 on a GPU and fp32 without",
         ("auto", "bf16", "fp16", "fp32"),
+    ),
+    Argument("ranks", "1", "policy:=wam: 2 splits guidance over two GPUs", ("1", "2")),
+    Argument(
+        "imagined_video",
+        "auto",
+        "policy:=wam: publish what the model expects to see; auto: where that is nearly free",
+        ("auto", *_BOOL),
     ),
     Argument(
         "model_python",
@@ -72,6 +80,11 @@ ARGUMENTS = (
         ("auto", "position", "velocity"),
     ),
     Argument("server_channels", "", "lingbot_va: the channel of each contract action, 0,1,..."),
+    Argument(
+        "stall_after",
+        "10",
+        "seconds without motion or progress that end a run_instruction; 0: never",
+    ),
     Argument("armed", "true", "arm at start; honoured in simulation only", _BOOL),
     Argument("namespace", "wam", "namespace of all topics and services of this package"),
     Argument("record", "false", "record an episode for every instruction (MCAP)", _BOOL),
@@ -84,7 +97,11 @@ ARGUMENTS = (
     ),
     Argument("seed", "0", "placement of the objects in simulation"),
     Argument("gl", "osmesa", "how the simulation renders without a display", ("osmesa", "egl")),
-    Argument("rt_priority", "0", "SCHED_FIFO priority of the executor; 0 leaves it ordinary"),
+    Argument(
+        "rt_priority",
+        "auto",
+        "SCHED_FIFO priority of the executor; auto: 50 on hardware where allowed; 0: ordinary",
+    ),
 )
 
 
@@ -146,11 +163,20 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
             "policy:=scripted needs the simulation's true object poses; on hardware choose replay"
         )
     for name, kind in _NUMBERS.items():
+        if name == "rt_priority" and values[name] == "auto":
+            continue
         try:
             kind(values[name])
         except ValueError as err:
             raise BringupError(f"{name}:={values[name]} is not a number") from err
     return values
+
+
+def _rt_priority(given: str, sim: bool) -> int:
+    if given != "auto":
+        return int(given)
+    # A simulated arm shares the machine: pushed aside by the loop, it could not follow it.
+    return 0 if sim else -1
 
 
 def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSpec]:
@@ -170,7 +196,7 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         **shared,
         "sim": sim,
         "armed": sim and v["armed"] == "true",
-        "rt_priority": int(v["rt_priority"]),
+        "rt_priority": _rt_priority(v["rt_priority"], sim),
     }
     policy = {
         **shared,
@@ -178,8 +204,11 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         "cadence": v["cadence"],
         "latency": float(v["latency"]),
         "period": float(v["period"]),
+        "stall_after": float(v["stall_after"]),
         "replay_file": v["replay_file"],
         **{n: v[n] for n in MODEL_ARGUMENTS},
+        "imagined_video": v["imagined_video"],
+        "ranks": int(v["ranks"]),
         **{n: value for n, value in v.items() if n.startswith("server") and n not in _NUMBERS},
         "server_timeout": float(v["server_timeout"]),
         "server_wait": float(v["server_wait"]),

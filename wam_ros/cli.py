@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from wam_ros.commands import collect, demo, doctor, evaluate, graph, record, train
+from wam_ros.commands import (
+    collect,
+    demo,
+    doctor,
+    evaluate,
+    graph,
+    open_loop,
+    record,
+    run_instruction,
+    train,
+)
 from wam_ros.serving import cli as serving
 from wam_ros.wam import cli as model
 
@@ -14,13 +24,26 @@ examples:
   wam demo                              watch the simulated G1 touch a block
   wam launch agibot_g1                  start the whole graph; Ctrl-C ends it
   wam say "touch the green block with the right hand"
+  wam run "touch the red block" --deadline 20   say it, and wait for the outcome
   wam status                            live view of policy and executor
   wam estop                             stop now; stays stopped until ...
   wam reset && wam arm                  ... you release it and arm again
 """
 
 
-MODULES = (demo, graph, doctor, record, collect, train, evaluate, model, serving)
+MODULES = (
+    demo,
+    graph,
+    run_instruction,
+    doctor,
+    record,
+    open_loop,
+    collect,
+    train,
+    evaluate,
+    model,
+    serving,
+)
 """Each brings ``add_parser(sub)`` and ``run(args)`` and imports nothing heavy at the top."""
 
 

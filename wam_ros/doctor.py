@@ -128,7 +128,7 @@ def _real_time() -> Finding:
     """Whether this user may run the executor's loop under SCHED_FIFO (rt_priority:=50)."""
     _, most = resource.getrlimit(resource.RLIMIT_RTPRIO)
     if os.geteuid() == 0 or most == resource.RLIM_INFINITY or most >= RT_PRIORITY:
-        return Finding("SCHED_FIFO", "ok", f"allowed; launch with rt_priority:={RT_PRIORITY}")
+        return Finding("SCHED_FIFO", "ok", f"allowed; bring-up uses {RT_PRIORITY} on hardware")
     return Finding(
         "SCHED_FIFO",
         "note",

@@ -36,8 +36,12 @@ def command(
 
 
 def environment() -> dict[str, str]:
-    """Variables for that Python: it sees this package, and none of the packages beside it."""
-    return {"PYTHONPATH": str(lend()), "LD_LIBRARY_PATH": ""}
+    """Variables for that Python: it sees this package, and none of the packages beside it.
+
+    ``python -m`` looks into the working directory first, where another checkout of this package may
+    be; PYTHONSAFEPATH forbids that from Python 3.11 on.
+    """
+    return {"PYTHONPATH": str(lend()), "LD_LIBRARY_PATH": "", "PYTHONSAFEPATH": "1"}
 
 
 def lend(root: Path | None = None) -> Path:

@@ -107,7 +107,7 @@ def test_rubbish_is_refused_by_name(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "x_0.mcap").write_bytes(b"this is no mcap file at all")
     (found,) = outcome(tmp_path)
-    assert len(found["refused"]) == 1 and "x_0.mcap is cut" in found["refused"][0]
+    assert len(found["refused"]) == 1 and "x_0.mcap is no MCAP file" in found["refused"][0]
 
 
 def test_two_instructions_split_the_windows_not_the_episode(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic import Scene
 
 from wam_ros.contract import load_contract
-from wam_ros.recording import metadata
+from wam_ros.recording import metadata, screen
 from wam_ros.recording.bag import BagWriter
 from wam_ros.recording.definitions import DefinitionMissing, definition
 from wam_ros.recording.episode import Episode
@@ -20,7 +20,7 @@ from wam_ros.recording.keyboard import Keys
 from wam_ros.recording.metadata import Topic
 from wam_ros.recording.monitor import DiskGuard, TopicMonitor, header_stamp
 from wam_ros.recording.reader import BagReader
-from wam_ros.recording.recorder import Recorder, RecorderError, Settings
+from wam_ros.recording.recorder import Arrival, Recorder, RecorderError, Settings
 from wam_ros.recording.repair import repair, repair_all
 
 TEXT = Path(load_contract("yam").path).read_text()
@@ -50,7 +50,8 @@ def test_keys_do_what_they_say() -> None:
     assert keys.press(" ") and client.calls == [("start", "fold it")]
     assert keys.press("q"), "an episode that runs is not left behind"
     assert keys.press(" ") and keys.asking and len(client.calls) == 1
-    assert "how did it go" in "\n".join(keys.lines())
+    shown = screen.lines(keys, client.status, 80, 24)
+    assert "How did it go?" in [t for t, _ in shown]
     keys.press("s")
     assert client.calls[-1] == ("stop", "success") and not keys.asking
     keys.press("d")
@@ -101,7 +102,7 @@ def test_the_disk_guard_ends_a_running_episode(tmp_path: Path, monkeypatch) -> N
     said: list[str] = []
     core = Recorder(Settings(tmp_path), lambda t: Episode("yam", TEXT, t), said.append)
     folder = core.start("x", [Topic("/a", "std_msgs/msg/String")], {}, set())
-    core.put("/a", b"\x00\x01\x00\x00\x01\x00\x00\x00\x00", 10, 10, 0)
+    core.put([Arrival("/a", b"\x00\x01\x00\x00\x01\x00\x00\x00\x00", 10, 10, 0, 0.5)])
     monkeypatch.setattr(DiskGuard, "problem", lambda self: "only 0.1 GB free")
     for _ in range(100):
         if said:
@@ -113,6 +114,25 @@ def test_the_disk_guard_ends_a_running_episode(tmp_path: Path, monkeypatch) -> N
     assert custom["wam_verdict"] == "interrupted" and "0.1 GB" in custom["wam_note"]
     with pytest.raises(RecorderError, match="GB free"):
         core.start("x", [], {}, set())
+
+
+def test_a_batch_goes_in_as_it_came_and_strangers_do_not(tmp_path: Path) -> None:
+    said: list[str] = []
+    core = Recorder(
+        Settings(tmp_path),
+        lambda t: Episode("yam", TEXT, t),
+        on_thread=lambda: said.append("writer"),
+    )
+    kind = "std_msgs/msg/String"
+    core.put([Arrival("/a", b"early", 1, 1, 0, 0.0)])  # nothing runs: dropped
+    folder = core.start("x", [Topic("/a", kind), Topic("/b", kind)], {}, set())
+    sent = [Arrival(f"/{'ab'[k % 2]}", b"%d" % k, 10 + k, 5, k // 2, k / 10) for k in range(40)]
+    core.put(sent[:25])
+    core.put([Arrival("/c", b"?", 36, 5, 0, 2.6), *sent[25:]])
+    core.stop("success")
+    found = [(m.topic, m.data, m.log_ns, m.sequence) for m in BagReader(folder).messages()]
+    assert found == [(a.topic, a.data, a.log_ns, a.sequence) for a in sent]
+    assert core.loss() == {"/a": (20, 0), "/b": (20, 0)} and said == ["writer"]
 
 
 def test_definitions_hold_every_type_they_use() -> None:

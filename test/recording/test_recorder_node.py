@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from robot import YAM, Robot
 from std_msgs.msg import String
+from wam_ros.msg import PolicyState
 from wam_ros.srv import StartEpisode, StopEpisode
 
 from wam_ros.nodes.convert import to_seconds
@@ -22,6 +24,9 @@ from wam_ros.recording.repair import needs_repair
 from wam_ros.recording.rows import pick_all
 from wam_ros.recording.series import read_recording
 
+LATCHED = QoSProfile(
+    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+)
 SUCCESS, FAILURE, DISCARD = 0, 1, 2
 
 
@@ -58,15 +63,17 @@ def test_episodes_by_service(node_process, tmp_path: Path) -> None:
         gone = stop(robot, DISCARD)
         assert Path(gone.path) == tmp_path / "discarded" / Path(second.path).name
         assert not Path(second.path).exists() and Path(gone.path).is_dir()
+        # The running one is gone; the last is the one before it, and it can be discarded once.
+        assert Path(stop(robot, DISCARD).path).name == Path(begun.path).name
         nothing = stop(robot, DISCARD)
         assert not nothing.success and "no episode was recorded" in nothing.message
         assert not stop(robot, 9).success
-    bag = BagReader(Path(begun.path))
+    bag = BagReader(tmp_path / "discarded" / Path(begun.path).name)
     topics = {m.topic for m in bag.messages()}
     assert {s.topic for s in YAM.inputs} <= topics
     episode = bag.episode()
     assert episode is not None and not bag.truncated
-    assert episode.instruction == "fold the towel" and episode.verdict == "failure"
+    assert episode.instruction == "fold the towel" and episode.verdict == "discard"
     assert episode.contract().robot == "yam" and episode.contract_text == Path(YAM.path).read_text()
     assert episode.versions["mcap"] != "not installed" and episode.started
 
@@ -150,6 +157,27 @@ def test_an_episode_for_every_instruction(node_process, tmp_path: Path) -> None:
         texts = [metadata.read(b.parent)["custom_data"]["wam_instruction"] for b in bags]
         assert texts == ["fold the towel", "open the drawer"]
         assert robot.until(lambda: not any(needs_repair(b.parent) for b in bags))
+
+
+def test_a_policy_that_is_late_does_not_cut_the_episode(node_process, tmp_path: Path) -> None:
+    """Its states from before it heard of the instruction are no change of mind; a later one is."""
+    recorder(node_process, tmp_path, "-p", "auto:=true")
+    with Robot() as robot:
+        say = robot.node.create_publisher(String, "/wam/instruction", 10)
+        policy = robot.node.create_publisher(PolicyState, "/wam/policy_state", LATCHED)
+        assert robot.until(lambda: say.get_subscription_count() > 1)
+        policy.publish(PolicyState(instruction=""))
+        robot.run(0.5)
+        say.publish(String(data="fold the towel"))
+        for echo in ("", "", "fold the towel", "fold the towel"):
+            robot.run(0.3)
+            policy.publish(PolicyState(instruction=echo))
+        robot.run(0.5)
+        policy.publish(PolicyState(instruction=""))  # it gives up
+        assert robot.until(lambda: len(list(tmp_path.glob("*/metadata.yaml"))) == 1)
+        (bag,) = tmp_path.glob("*/metadata.yaml")
+        assert robot.until(lambda: not needs_repair(bag.parent))
+    assert metadata.read(bag.parent)["duration"]["nanoseconds"] > 1.0e9
 
 
 def test_a_full_disk_is_refused(node_process, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A relay in user space between two TCP ends: it delays, stalls and cuts.
+"""A relay in user space between two TCP ends: it delays, stalls, cuts and pulls the cable.
 
 A lost packet shows itself to TCP as a stall until it was sent again, so that is what it plays.
 """
@@ -28,6 +28,7 @@ class Relay:
         self.delay, self.loss, self.stalled, self._down = 0.0, 0.0, False, False
         self._random = random.Random(seed)
         self._writers: set[Any] = set()
+        self._frozen: set[Any] = set()
         self.port = 0
         self.connections = 0
 
@@ -41,6 +42,13 @@ class Relay:
         self._down = True
         for writer in list(self._writers):
             writer.transport.abort()
+
+    async def freeze(self) -> None:
+        """Pull the cable of every connection there is: for good, and neither end is told.
+
+        New ones go through.
+        """
+        self._frozen |= self._writers
 
     async def mend(self) -> None:
         """Let everything through again."""
@@ -79,7 +87,7 @@ class Relay:
         while True:
             due, data = await under_way.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
-            while self.stalled:
+            while self.stalled or writer in self._frozen:
                 await asyncio.sleep(0.02)
             if not data:
                 return

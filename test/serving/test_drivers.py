@@ -283,7 +283,7 @@ def test_gr00t_fields(gr00t: Gr00t, ready: Any, token: str) -> None:
     said = gr00t.seen[-1]["data"]
     video = said["observation"]["video"]
     assert sorted(video) == ["ego", "left"]
-    assert video["ego"].shape == (1, 2, 176, 320, 3) and video["ego"].dtype == np.uint8
+    assert video["ego"].shape == (1, 2, 180, 320, 3) and video["ego"].dtype == np.uint8
     np.testing.assert_array_equal(video["left"][0, 1], look.newest.views["wrist"])
     state = said["observation"]["state"]
     assert state["hand"].shape == (1, 1, 1) and state["joint_position"].dtype == np.float32

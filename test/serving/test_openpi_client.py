@@ -18,13 +18,20 @@ VERSION = "0.1.2"
 
 @pytest.fixture(scope="module")
 def openpi_client(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The package itself. It pins NumPy 1, so it is not installed but read from its wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(folder)]
-    done = subprocess.run(
-        [*command, f"openpi-client=={VERSION}"], capture_output=True, text=True, timeout=50
-    )
-    wheels = list(folder.glob("*.whl"))
+    """The package itself. It pins NumPy 1, so it is not installed but read from its wheel.
+
+    `make test` has put the wheel beside the environment; without, it is fetched.
+    """
+    name = f"openpi_client-{VERSION}-*.whl"
+    wheels = list((Path(sys.prefix) / "share" / "wheels").glob(name))
+    if not wheels:
+        folder = tmp_path_factory.mktemp("wheel")
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+        done = subprocess.run(
+            [*command, "--dest", str(folder), f"openpi-client=={VERSION}"],
+            capture_output=True, text=True, timeout=50,
+        )  # fmt: skip
+        wheels = list(folder.glob(name))
     if not wheels:
         pytest.skip(f"openpi-client cannot be fetched here: {done.stderr.strip()[-200:]}")
     sys.path.insert(0, str(wheels[0]))

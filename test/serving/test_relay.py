@@ -63,7 +63,7 @@ def relayed(
             supervisor.poll()
             if done():
                 return
-        pytest.fail(f"{client.policy}\n{client.executor}\n{log.read_text()[-1500:]}")
+        pytest.fail(f"{client.policy}\n{client.executor}\n{client.sim}\n{log.read_text()[-1500:]}")
 
     try:
         yield relay, client, until
@@ -73,7 +73,9 @@ def relayed(
 
 
 @pytest.mark.slow
-def test_delayed_cut_and_stalled_link(relayed: Any, background: Background) -> None:
+def test_a_link_that_is_delayed_cut_stalled_and_pulled(
+    relayed: Any, background: Background
+) -> None:
     relay, c, until = relayed
     relay.delay, relay.loss = 0.02, 0.02
     until(lambda: c.policy is not None and c.policy.state_name == "ready", 60)
@@ -99,5 +101,11 @@ def test_delayed_cut_and_stalled_link(relayed: Any, background: Background) -> N
 
     background.call(relay.mend())
     until(lambda: c.executor.chunks_accepted > accepted, 25)
+    until(lambda: c.executor.mode_name == "tracking", 20)
+
+    background.call(relay.freeze())  # the cable is pulled: the server still believes in us
+    until(lambda: "no answer within" in c.policy.reason, 15)
+    accepted = c.executor.chunks_accepted
+    until(lambda: c.executor.chunks_accepted > accepted, 12)
     until(lambda: c.sim.success, 60)
-    assert relay.connections >= 3
+    assert relay.connections >= 4

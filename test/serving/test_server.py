@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -377,3 +380,19 @@ def test_native_needs_a_reset_first_and_after_a_failure(serve: Serve) -> None:
         error = ask(socket, native(3))["error"]
         assert error == {"kind": "model", "message": "RuntimeError: boom"}
         assert "no session" in ask(socket, native(4))["error"]["message"]
+
+
+def test_a_server_ends_while_its_model_loads(tmp_path: Path) -> None:
+    """Ctrl-C must not wait for the minutes that 14B take from a disk."""
+    code = (
+        "import sys, time, wam_ros.policy.registry as r, wam_ros.serving.cli as c\n"
+        "class Heavy(r.HoldPolicy):\n"
+        "    def configure(self, contract): print('loading', flush=True); time.sleep(600)\n"
+        "r._FACTORIES['hold'] = lambda o: Heavy()\n"
+        "sys.exit(c.main(['serve', 'yam', '--port', '0']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0

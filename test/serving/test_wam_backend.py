@@ -19,71 +19,29 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import torch
+from random_checkpoint import write_checkpoint
 
 from wam_ros.contract import load_contract
 from wam_ros.contract.data import Observation
-from wam_ros.policy.base import PolicyError, Window
+from wam_ros.policy.base import PolicyError, Window, device_lost
 from wam_ros.policy.registry import make
-from wam_ros.policy.wam import WamPolicy
+from wam_ros.policy.wam import WamPolicy, wants_video
 from wam_ros.serving.codec import packb, unpackb
 from wam_ros.wam import prompts
 from wam_ros.wam.adapter import Adapter
-from wam_ros.wam.checkpoint.load import Networks, load
-from wam_ros.wam.checkpoint.metadata import read_metadata
-from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.clip import ImageEncoder
-from wam_ros.wam.config import tiny
-from wam_ros.wam.dit import CausalDiT
+from wam_ros.wam.checkpoint.load import load
 from wam_ros.wam.head import CallOptions, PolicyHead
-from wam_ros.wam.text import TextEncoder, Tokenizer
-from wam_ros.wam.vae import VideoVae
+from wam_ros.wam.savings import Savings
+from wam_ros.wam.text import Tokenizer
 
 DROID = load_contract("franka_droid")
 PROMPT = "pick up the cup"
 SIZE = (180, 320)
 
 
-def _tokenizer(folder: Path) -> None:
-    """A word tokenizer in the files that google/umt5-xxl has."""
-    from tokenizers import Tokenizer as Core
-    from tokenizers import models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = [
-        "<pad>",
-        "</s>",
-        "<unk>",
-        *["pick", "up", "the", "cup", "robot", "view", "stay", "where", "you", "are", "a"],
-    ]
-    core = Core(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(str(folder))
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint with random weights in the released layout."""
-    torch.set_num_threads(1)  # two that wait for each other are slower on a busy machine
-    folder = tmp_path_factory.mktemp("checkpoint")
-    config = tiny(action_rows=24)
-    networks = Networks(
-        CausalDiT(config.dit), TextEncoder(config.t5), ImageEncoder(config.clip),
-        VideoVae(config.vae),
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
-    for module in networks.by_component().values():
-        module.eval().requires_grad_(False)
-        for p in module.parameters():
-            p.normal_(0.0, 0.1, generator=generator)
-    for entry in networks.image.entries:
-        if not entry.targets:
-            networks.image.unused[entry.name] = torch.randn(entry.shape, generator=generator)
-    golden = Path(__file__).resolve().parent.parent / "data" / "golden"
-    save(folder, config, networks, read_metadata(golden / "metadata.json"))
-    _tokenizer(folder / "tokenizer")
-    return folder
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 def frame(i: int) -> Observation:
@@ -186,6 +144,74 @@ def test_other_cadences_give_finite_chunks(checkpoint: Path, cadence: str) -> No
     assert 0.0 < policy.context_fill <= 1.0
 
 
+def test_it_tells_what_it_imagined_and_how_wrong_that_was(
+    checkpoint: Path, expected: list[Any]
+) -> None:
+    policy = WamPolicy({**options(checkpoint), "imagined_video": "true"})
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    assert policy.imagine() is None
+    kept = []
+    for rows in schedule()[:3]:
+        seen = tuple(frame(i) for i in range(max(rows[-1] - 23, 0), rows[-1] + 1))
+        chunk = policy.infer(Window(seen, executed_rows=24.0 if rows[-1] else 0.0))
+        kept.append((chunk, policy.imagine(), policy._session._last))
+    # Wanting the video changes no action.
+    for (chunk, _, _), same in zip(kept, expected):
+        assert np.linalg.norm(chunk.actions - same) < 1e-5 * np.linalg.norm(same)
+    head = policy._session.head
+    # An afterthought stays with its chunk, whatever was called since.
+    for chunk, thought, result in kept:
+        assert thought is not None
+        found = list(thought.frames)
+        times = [chunk.t0 + 3 * (i + 1) * DROID.rates.step_period for i in range(8)]
+        np.testing.assert_allclose([t for t, _ in found], times)
+        whole = head.decode(result.video, result.observed)[0].permute(1, 2, 3, 0)
+        exact = ((whole + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+        assert np.array_equal(np.stack([rgb for _, rgb in found]), exact)
+    values = [thought.surprise() for _, thought, _ in kept if thought is not None]
+    assert np.isnan(values[0]) and all(v > 0 for v in values[1:])
+
+
+def test_auto_imagines_where_that_is_nearly_free(checkpoint: Path) -> None:
+    rule = CallOptions()
+    assert wants_video(rule)  # 8 of 16 steps: one forward more than 17
+    assert not wants_video(dataclasses.replace(rule, steps=4))
+    assert not wants_video(dataclasses.replace(rule, steps=1))
+    assert wants_video(dataclasses.replace(rule, steps=1, guidance=1.0))
+    assert not wants_video(dataclasses.replace(rule, final_noise=0.8))
+    with pytest.raises(PolicyError, match="imagined_video:=often is not"):
+        make("wam", {"checkpoint": "x", "imagined_video": "often"})
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    policy.infer(Window((frame(0),)))
+    thought = policy.imagine()
+    assert thought is not None and list(thought.frames) == [] and np.isnan(thought.surprise())
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(1, 5.0), (4, 5.0), (16, 5.0), (4, 1.0)])
+def test_the_rule_counts_the_forwards_that_really_run(
+    checkpoint: Path, steps: int, guidance: float
+) -> None:
+    loaded = load(checkpoint, dtype=torch.float32)
+    n = loaded.networks
+    tokens = Tokenizer(checkpoint / "tokenizer", loaded.config.dit.text_len)
+    made = []
+    for video in (False, True):
+        head = PolicyHead(
+            loaded.config, n.dit, n.text, n.image, n.vae, tokens(prompts.NEGATIVE),
+            dataclasses.replace(Savings.all(), batched_cfg=False),
+        )  # fmt: skip
+        given = CallOptions(steps, 8, guidance=guidance, want_video=video)
+        h, c = loaded.config.head, loaded.config.dit
+        images = torch.zeros(1, 1, h.video_height, h.video_width, 3, dtype=torch.uint8)
+        state = torch.zeros(1, c.num_state_per_block, c.max_state_dim)
+        result = head.call(images, *tokens("a"), state, given)
+        made.append(sum(result.prefills) + sum(result.denoises))
+    assert wants_video(given) == (made[1] - made[0] <= 0.1 * made[0])
+
+
 @pytest.fixture
 def served(checkpoint: Path) -> Iterator[str]:
     """Address of `wam serve` in a Python that cannot import ROS."""
@@ -237,20 +263,12 @@ def test_native_dialect_equals_in_process(serve: Callable[..., str], checkpoint:
     offsets = getattr(policy, "frame_rows")  # noqa: B009
     assert {-23, -16, -8, 0} <= set(offsets) and len(offsets) == 11
 
-    # The contract's views are a little lower than the checkpoint's; the policy scales them.
-    def squeezed(i: int) -> Observation:
-        from wam_ros.policy.remote.fields import resize
-
-        seen = frame(i)
-        views = {n: resize(v, (176, 320)) for n, v in seen.views.items()}
-        return dataclasses.replace(seen, views=views)
-
     here = WamPolicy(options(checkpoint))
     here.configure(DROID)
     for each in (here, policy):
         each.reset(PROMPT)
     for rows in schedule()[:3]:
-        frames = tuple(squeezed(rows[-1] + o) for o in offsets if rows[-1] + o >= 0)
+        frames = tuple(frame(rows[-1] + o) for o in offsets if rows[-1] + o >= 0)
         window = Window(frames, executed_rows=24.0 if rows[-1] else 0.0)
         chunk, same = policy.infer(window), here.infer(window)
         np.testing.assert_allclose(chunk.actions, same.actions, rtol=1e-6, atol=1e-7)
@@ -289,13 +307,50 @@ def test_lack_of_memory_is_reported_and_the_next_call_starts_over(
     policy.configure(DROID)
     policy.reset(PROMPT)
     policy.infer(Window((frame(0),)))
-    session = policy._session
 
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(session, "chunk", full)
-        with pytest.raises(PolicyError, match=r"out of GPU memory: .* Free the GPU"):
-            policy.infer(Window((frame(24),), executed_rows=24.0))
-    assert policy.infer(Window((frame(25),), executed_rows=1.0)).context_flags & 1
+    # Wherever it strikes: while frames are encoded, in the prefill, in the midst of the denoising.
+    head = policy._session.head
+    for k, (owner, name) in enumerate(
+        ((head.vae, "stream"), (head.branches, "prefill"), (head.branches, "denoise"))
+    ):
+        at = 24 + 9 * k
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(PolicyError, match=r"out of GPU memory: .*2 GiB\. Free the GPU"):
+                policy.infer(Window((frame(at - 1), frame(at)), executed_rows=24.0))
+        assert policy.infer(Window((frame(at + 1),), executed_rows=1.0)).context_flags & 1
+    said = policy.diagnostics()
+    assert {"vae (ms)", "prefill (ms)", "denoise (ms)"} <= set(said), said
+
+
+def test_a_lost_device_is_left_to_a_new_process(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(policy._session.head.branches, "denoise", gone)
+    with pytest.raises(torch.AcceleratorError) as found:
+        policy.infer(Window((frame(0),)))
+    assert device_lost(found.value) and not isinstance(found.value, PolicyError)
+    assert not device_lost(torch.OutOfMemoryError("CUDA error: out of memory"))
+
+
+def test_a_model_that_does_not_fit_is_refused_by_name(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wam_ros.wam.checkpoint import load as loading
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 28 GiB.\nmore")
+
+    monkeypatch.setattr(loading, "fill", full)
+    with pytest.raises(PolicyError, match=r"does not fit on cpu in fp32: .*28 GiB\. Free the GPU"):
+        WamPolicy(options(checkpoint)).configure(DROID)

@@ -57,6 +57,30 @@ def test_a_changed_number_is_a_miss(
     assert summary["missed"] == 3
 
 
+def test_a_changed_quantile_or_key_of_the_data_set_is_a_miss(tmp_path: Path, golden: Path) -> None:
+    shutil.copytree(golden / "gear_dataset", tmp_path / "gear_dataset")
+    meta = tmp_path / "gear_dataset" / "expected_meta"
+    stats = json.loads((meta / "stats.json").read_text())
+    stats["action"]["q99"][2] *= 1 + 1e-9
+    (meta / "stats.json").write_text(json.dumps(stats))
+    modality = json.loads((meta / "modality.json").read_text())
+    modality["state"] = dict(reversed(modality["state"].items()))
+    (meta / "modality.json").write_text(json.dumps(modality))
+    outcome = runner.run_case("gear_dataset", runner.cases()["gear_dataset"], tmp_path)
+    missed = {r.name: r.detail for r in outcome.missed}
+    assert set(missed) == {"gear_dataset/stats.json", "gear_dataset/modality.json"}
+    assert ".action.q99[2]" in missed["gear_dataset/stats.json"]
+
+
+def test_a_case_that_cannot_run_says_what_to_install(
+    golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    outcome = runner.run_case("gear_dataset", runner.cases()["gear_dataset"], golden)
+    assert outcome.absent is not None and "wam_ros[record]" in outcome.absent
+    assert not outcome.results
+
+
 def test_a_crash_in_one_case_is_a_miss_not_an_end(tmp_path: Path) -> None:
     def broken(folder: Path):  # type: ignore[no-untyped-def]
         yield Result("fine", 0.0, 0.0, True)

@@ -106,20 +106,96 @@ def test_async_spreads_the_frames_over_the_shorter_block() -> None:
     calls = _run(session, 3, rows=4, ahead=4.0)
     assert calls[1].fed == (1, 1, 3, 4)
     assert "vae" not in calls[1].seconds
-    assert math.isnan(calls[1].surprise), "the block is not the one that was imagined"
+    assert math.isnan(calls[1].surprise), "what was fed lies at other times"
 
 
-def test_surprise_is_defined_for_a_whole_block_in_one_window() -> None:
-    calls = _run(_session(), 6)
+def _latents(session: Session, numbers: list[int], count: int) -> torch.Tensor:
+    """Last ``count`` latents of a clip of the frames with these numbers."""
+    head = session.head
+    clip = torch.cat([images(head, 1, 1000 + i) for i in numbers], dim=1)
+    return head.vae.encode(head.prepare(clip))[:, :, -count:]
+
+
+def _value(session: Session, chunk: Chunk) -> float:
+    return math.nan if chunk.judgement is None else chunk.judgement.value(session.head)
+
+
+def test_surprise_costs_nothing_where_the_call_was_fed_the_imagined_times() -> None:
+    session = _session(frames_per_call=8)
+    calls = _run(session, 6)
     assert [math.isnan(c.surprise) for c in calls] == [True, False, False, False, True, False]
     previous, now = calls[0].result, calls[1].result
     assert previous.video is not None
     expected = (previous.video[:, :, -2:] - now.observed).norm() / now.observed.norm()
     assert calls[1].surprise == pytest.approx(float(expected), rel=1e-4)
+    assert _value(session, calls[1]) == calls[1].surprise
+    # The window was full and took a single frame, but the block before had been seen.
+    assert calls[4].reset == "window full" and _value(session, calls[4]) > 0.0
     without = _run(_session(options=CallOptions(1, want_video=False)), 2)
-    assert math.isnan(without[1].surprise) and without[1].imagined is None
+    assert without[1].judgement is None and without[1].imagined is None
     flash = _run(_session(options=CallOptions(1, final_noise=0.8)), 2)
-    assert math.isnan(flash[1].surprise), "a video that stays noisy imagines nothing"
+    assert flash[1].judgement is None, "a video that stays noisy imagines nothing"
+
+
+def test_fewer_frames_are_encoded_again_at_the_imagined_times() -> None:
+    """Four frames, as the reference's client sends, lie elsewhere than the eight imagined."""
+    session = _session()
+    calls = _run(session, 2)
+    assert calls[1].fed == (1, 2, 4, 6) and math.isnan(calls[1].surprise)
+    # Of six rows the eight frames are due at 0.75, 1.5, ... 6; the nearest row stands for each.
+    observed = _latents(session, [0, 1, 1, 2, 3, 4, 4, 5, 6], 2)
+    video = calls[0].result.video
+    assert video is not None
+    expected = float((video[:, :, -2:] - observed).norm() / observed.norm())
+    assert _value(session, calls[1]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "latents"), [(2, 0), (3, 1), (5, 1), (6, 2)])
+def test_async_compares_the_latents_that_were_seen_whole(rows: int, latents: int) -> None:
+    session = _session(cadence="async")
+    calls = _run(session, 3, rows=rows, ahead=float(rows))
+    judgement = calls[1].judgement
+    assert calls[0].judgement is None
+    if not latents:
+        assert judgement is None
+        return
+    assert judgement is not None and judgement.imagined.shape[2] == latents
+    observed = _latents(session, [0, 1, 1, 2, 3, 4, 4, 5, 6][: 1 + 4 * latents], latents)
+    video = calls[0].result.video
+    assert video is not None
+    imagined = video[:, :, -2:][:, :, :latents]
+    expected = float((imagined - observed).norm() / observed.norm())
+    assert judgement.value(session.head) == pytest.approx(expected, rel=1e-4)
+
+
+def test_sliding_compares_the_newest_block_with_a_latent_seen_whole() -> None:
+    session = _session(cadence="sliding")
+    at, calls = _feed(session, 7, 0), []
+    for _ in range(6):
+        calls.append(session.chunk(state(session.head)))
+        at = _feed(session, 1, at)
+    # Three rows make a latent: the fourth call is the first that sees what the first imagined.
+    assert [c.judgement is None for c in calls] == [True] * 3 + [False] * 3
+    video, judgement = calls[2].result.video, calls[5].judgement
+    assert video is not None and judgement is not None
+    observed = _latents(session, [8, 9, 9, 10, 11], 1)
+    imagined = video[:, :, -2:][:, :, :1]
+    expected = float((imagined - observed).norm() / observed.norm())
+    assert judgement.value(session.head) == pytest.approx(expected, rel=1e-4)
+    session.reset()
+    _feed(session, 4, at)
+    assert session.chunk(state(session.head)).judgement is None
+
+
+def test_frames_seen_while_holding_are_not_compared() -> None:
+    session = _session()
+    at = _feed(session, 1, 0)
+    session.chunk(state(session.head))
+    at = _feed(session, 6, at)
+    _feed(session, 5, at, executing=False)
+    held = session.chunk(state(session.head))
+    other = _session()
+    assert _value(session, held) == _value(other, _run(other, 2)[1])
 
 
 def test_new_instruction_starts_a_window() -> None:
@@ -150,7 +226,7 @@ def test_sliding_calls_carry_nothing_over(history: int) -> None:
     second = again.chunk(state(again.head))
     assert torch.equal(first.actions, second.actions)
     assert first.context[0] == (3 if history else 1)
-    assert math.isnan(first.surprise)
+    assert first.judgement is None
 
 
 def test_sliding_with_history_equals_a_window_opened_a_block_ago() -> None:

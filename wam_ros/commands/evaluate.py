@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 EPILOG = """\
@@ -40,6 +41,7 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--nominal", action="store_true", help="vary placements only")
     p.add_argument("--jobs", type=int, default=1, help="processes; more blur measured latencies")
     p.add_argument("--json", metavar="FILE", help="write records and table to FILE")
+    p.add_argument("--picture", type=Path, metavar="FILE", help="draw the table into a PNG")
 
 
 def policy_of(text: str) -> tuple[str, str, dict[str, Any]]:
@@ -109,32 +111,42 @@ def run(args: argparse.Namespace) -> int:
         task = bar.add_task("evaluating", total=args.episodes * len(wanted))
         won: dict[str, list[bool]] = {}
 
-        def progress(condition: Any, record: Any) -> None:
+        def progress(condition: Any, record: Any, error: str) -> None:
             name = f"{condition.label} {condition.cadence} {condition.task} {condition.split}"
             won.setdefault(name, []).append(record.success)
             rate = f"{sum(won[name])}/{len(won[name])}"
             bar.update(task, advance=1, description=f"{name}: {rate}")
-            if record.error:
-                bar.console.print(f"{name}, seed {record.seed}: {record.error}", markup=False)
+            if error:
+                bar.console.print(f"{name}, seed {record.seed}: {error}", markup=False)
 
         records = evaluate(wanted, args.episodes, args.jobs, progress)
     return _report(args, records, time.monotonic() - started)
 
 
 def _report(args: argparse.Namespace, records: list[Any], wall: float) -> int:
+    """Print the table, every later policy compared with the first, and write what was asked for."""
     from dataclasses import asdict
 
+    from wam_ros.evaluation import compare, draw, summarise, table, to_dict
     from wam_ros.jsonfile import write_json
-    from wam_ros.rollout.summary import summarise, table
 
-    rows = summarise(records)
-    print(table(rows))
-    print(f"{len(records)} episodes in {wall:.0f} s, seed {args.seed}, {args.robot}")
+    summaries = summarise(records)
+    first, *others = dict.fromkeys(r.policy for r in records)
+    comparisons = [c for other in others for c in compare(records, first, other)]
+    print(table(summaries, comparisons))
+    title = f"{args.robot}, {args.episodes} episodes each, seed {args.seed}"
+    print(f"{title}; {wall:.0f} s")
+    if args.picture:
+        draw(args.picture, summaries, title)
     if args.json:
-        given = {k: v for k, v in vars(args).items() if k not in ("run", "json", "command")}
+        left_out = ("run", "json", "picture", "command")
         write_json(
             args.json,
-            {"arguments": given, "wall_s": wall, "table": rows,
-             "records": [asdict(r) for r in records]},
-        )  # fmt: skip
+            {
+                "arguments": {k: v for k, v in vars(args).items() if k not in left_out},
+                "wall_s": round(wall, 1),
+                **to_dict(summaries, comparisons),
+                "records": [asdict(r) for r in records],
+            },
+        )
     return 0

@@ -74,6 +74,7 @@ def _record(args: argparse.Namespace) -> int:
     from wam_ros.bringup import ProcessSpec
     from wam_ros.contract import load_contract
     from wam_ros.nodes.record_client import RecordClient
+    from wam_ros.recording.keyboard import Keys
     from wam_ros.supervisor import Supervisor
 
     specs = []
@@ -89,46 +90,71 @@ def _record(args: argparse.Namespace) -> int:
                 raise RuntimeError(f"'{text}' is not of the form NAME:=VALUE")
             parameters[name] = value
         specs = [ProcessSpec("recorder", args.namespace, parameters)]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    log = args.out.resolve().parent / "recorder.log" if specs else None
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave a recorder
+        signal.signal(number, lambda n, _: sys.exit(128 + n))
+    log = args.out / "recorder.log" if specs else None
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
-    supervisor = Supervisor(specs, log=log)
     client = RecordClient(args.namespace)
+    keys = Keys(client, args.task)
+    if specs and client.wait(1.5):
+        client.close()
+        raise RuntimeError(
+            f"a recorder runs under /{args.namespace} already: use it with `wam record`, without a "
+            "robot's name, or choose another --namespace"
+        )
+    supervisor = Supervisor(specs, log=log, say=keys.say)
     try:
-        if not client.wait(15.0):
+        if not _found(client, supervisor):
             raise RuntimeError(
-                f"no recorder answers under /{args.namespace}; name the robot to start one, or "
-                "launch with record:=true"
+                f"no recorder answers under /{args.namespace}; "
+                + (f"see {log}" if log else "name the robot to start one, or launch record:=true")
             )
-        return _view(client, supervisor, args.task)
+        done = _view(client, keys, supervisor)
     finally:
         client.close()
         supervisor.stop()
+    saved = int(client.status.get("episodes", "0"))
+    print(f"{saved} episode{'' if saved == 1 else 's'} saved" + (f" in {args.out}" if log else ""))
+    return done
 
 
-def _view(client: Any, supervisor: Any, task: str) -> int:
+def _found(client: Any, supervisor: Any, seconds: float = 20.0) -> bool:
+    """Whether a recorder answers; ends at once when ours cannot run."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        supervisor.poll()
+        if client.wait(0.5):
+            return True
+    return False
+
+
+def _view(client: Any, keys: Any, supervisor: Any) -> int:
     """Keys in, state out, until q; without a terminal, only the state."""
+    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    from wam_ros.recording.keyboard import Keys, pressed, raw_keys
+    from wam_ros.recording import screen
+    from wam_ros.recording.keyboard import pressed, raw_keys
 
-    keys = Keys(client, task)
-    if not sys.stdin.isatty():
+    console = Console(highlight=False)
+    if not (sys.stdin.isatty() and console.is_terminal):
         print("no terminal: showing the state only; use the services start_episode, stop_episode")
         while True:
             client.spin(2.0)
             supervisor.poll()
-            print("  ".join(keys.lines()[:-1]), flush=True)
-    with raw_keys(), Live(auto_refresh=False) as live:
+            print(screen.plain(keys, client.status), flush=True)
+    with raw_keys(), Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             supervisor.poll()
             client.spin(0.05)
-            key = pressed()
-            if key and not keys.press(key):
-                return 0
-            live.update(Text("\n".join(keys.lines())), refresh=True)
+            for key in pressed():
+                if not keys.press(key):
+                    return 0
+            shown = screen.lines(keys, client.status, console.width, console.height)
+            text = Text("\n", no_wrap=True).join(Text(t, style) for t, style in shown)
+            live.update(text, refresh=True)
 
 
 def _repair(folder: Path) -> int:
@@ -171,8 +197,10 @@ def _convert(args: argparse.Namespace, options: Any) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from wam_ros.jsonfile import write_json
-    from wam_ros.recording.dataset import assemble, check_target, convert_all, find_bags
+    from wam_ros.recording.bags import find_bags
+    from wam_ros.recording.dataset import assemble, check_target, convert_all
     from wam_ros.recording.gear import DatasetError
+    from wam_ros.recording.reader import BagError
     from wam_ros.recording.report import write_report
 
     console = Console(stderr=True, highlight=False)
@@ -198,7 +226,7 @@ def _convert(args: argparse.Namespace, options: Any) -> int:
             outcome = assemble(summaries, args.out, args.lerobot)
         finally:
             write_report(summaries, args.out, options.limits)
-    except DatasetError as err:
+    except (DatasetError, BagError) as err:
         print(f"wam dataset: {err}", file=sys.stderr)
         return 1
     outcome["seconds"] = round(time.monotonic() - started, 2)

@@ -6,13 +6,18 @@ from collections import deque
 
 _RATE = 8.0  # 1/s, double pole of changes of pace
 _HISTORY = 1024
+_CALM = 0.05
+"""Share of the pace by which a little is caught up."""
+_SOME, _URGENT, _FAST = 0.04, 6.0, 0.6
+"""Beyond this many seconds: change of pace per second missing, and the most it may be."""
 
 
 class Pace:
     """Path time: equal to the clock unless the motion was slowed down.
 
     A tick advances path time by one period, whatever the wake-up's lateness, so the motion is not
-    shaken by the scheduler; what is missing after skipped ticks is caught up at no more than 5 %.
+    shaken by the scheduler. What is missing after skipped ticks is caught up: a few at no more
+    than 5 %, and faster only where a busy machine loses so many that 5 % would never do.
     Slowing down is smooth: ``rate`` has a continuous slope, since velocity scales with it.
 
     Attributes
@@ -45,10 +50,12 @@ class Pace:
     def advance(self, now: float, wanted: float = 1.0) -> None:
         """Walk one period, approaching pace ``wanted`` (0..1)."""
         dt = self._dt
-        catch_up = min(max(2.0 * (self.late(now) - dt), -0.05), 0.05)
+        late = self.late(now) - dt
+        catch_up = min(max(2.0 * late, -_CALM), _CALM)
+        catch_up = max(catch_up, min(_URGENT * (late - _SOME), _FAST))
         pull = _RATE * (_RATE * (wanted + catch_up - self.rate) - 2.0 * self.slope)
         self.slope += dt * pull
-        self.rate = min(max(self.rate + dt * self.slope, 0.0), 1.05)
+        self.rate = min(max(self.rate + dt * self.slope, 0.0), 1.0 + _FAST)
         self._slow += dt * _RATE * (wanted - self._slow)
         self.time += dt * self.rate
         self._lag += dt * (1.0 - self._slow)

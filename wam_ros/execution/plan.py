@@ -43,7 +43,8 @@ _JERK = np.array([[36.0, 72.0, 120.0], [72.0, 192.0, 360.0], [120.0, 360.0, 720.
 _ENERGY = _HERMITE[3:].T @ _JERK @ _HERMITE[3:]
 _NUDGE = 1e-12
 _FIRM = 30.0
-_TRIES, _MORE = 3, 1.5
+_DETOURS = ((1.25, 0.1), (1.25, 0.25), (1.5, 0.4))
+"""For a joint whose path breaks a limit: times more smoothing, and seconds of rows left out."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def fit(
     rows: FloatArray,
     tau: float,
     rest: bool = False,
+    join: float = 0.0,
 ) -> Path:
     """Fit the smoothing spline.
 
@@ -130,6 +132,9 @@ def fit(
         Smoothing time (s); 0 goes through every row.
     rest
         Whether the path must come to rest (no velocity, no acceleration) on its last row.
+    join
+        Rows due in the first ``join`` seconds are left out, all but the last one: the path meets
+        the rows later, and gently.
     """
     knots = np.concatenate([[start], times])
     h = np.diff(knots)
@@ -139,9 +144,8 @@ def fit(
     grow = np.power.outer(h / unit, [0.0, 1.0, 2.0, 0.0, 1.0, 2.0])
     ratio = (max(tau, 0.05 * unit) / unit) ** 6 * (h / unit) ** -5.0
     blocks = ratio[:, None, None] * _ENERGY * grow[:, :, None] * grow[:, None, :]
-    trust = np.ones(n)
-    if rest:
-        trust[-1] = _FIRM
+    trust = np.where(times < start + join, 0.0, 1.0)
+    trust[-1] = _FIRM if rest else 1.0
     band = np.zeros((6, 3 * n))
     for i in range(3):
         for j in range(i + 1):
@@ -172,22 +176,28 @@ def fit_within(
     limits: State,
     rest: bool = False,
 ) -> Path:
-    """Fit, and smooth those joints more whose path would need more than ``limits``.
+    """Fit, and let those joints join their rows later whose path would need more than ``limits``.
 
     ``targets`` are times and rows of `fit`; ``limits`` are the largest velocity, acceleration and
-    jerk, each ``(D,)``. A joint whose rows are simply too fast stays beyond them: smoothing is
-    raised three times at most, and the limiter has the last word.
+    jerk, each ``(D,)``. More smoothing alone would not do: a joint that is behind and is planned
+    anew every few rows would be told to hurry later, each time. It has to meet its rows at a
+    definite moment. Of the paths tried (`_DETOURS`) a joint takes the first that is inside the
+    limits, or else the one that exceeds them least; the limiter has the last word.
     """
     times, rows = targets
     path = fit(start, state, times, rows, tau, rest)
-    for _ in range(_TRIES):
-        beyond = np.flatnonzero((path.extremes() > np.stack(limits)).any(axis=0))
+    most = np.stack(limits)
+    excess = (path.extremes() / most).max(axis=0)
+    for more, join in _DETOURS:
+        beyond = np.flatnonzero(excess > 1.0)
         if not len(beyond):
             break
-        tau *= _MORE
         part: State = (state[0][beyond], state[1][beyond], state[2][beyond])
-        again = fit(start, part, times, rows[:, beyond], tau, rest)
-        path.coefficients[:, :, beyond] = again.coefficients
+        again = fit(start, part, times, rows[:, beyond], more * tau, rest, join)
+        found = (again.extremes() / most[:, beyond]).max(axis=0)
+        better = found < excess[beyond]
+        path.coefficients[:, :, beyond[better]] = again.coefficients[:, :, better]
+        excess[beyond[better]] = found[better]
     return path
 
 

@@ -107,6 +107,10 @@ class GraphClient:
         self._estop.publish(Bool(data=False))
         return self._call(Trigger, "reset", Trigger.Request(), seconds)
 
+    def confirm(self, seconds: float = 5.0) -> tuple[bool, str]:
+        """Say that the instruction being run has succeeded."""
+        return self._call(Trigger, "confirm_success", Trigger.Request(), seconds)
+
     def _call(self, cls: Any, name: str, request: Any, seconds: float) -> tuple[bool, str]:
         client = self._node.create_client(cls, name)
         try:
@@ -117,7 +121,7 @@ class GraphClient:
             while not call.done() and time.monotonic() < end:
                 self.spin(0.05)
             if not call.done():
-                return False, f"the executor's service '{name}' did not answer in {seconds:.0f} s"
+                return False, f"the service '{name}' did not answer in {seconds:.0f} s"
             return bool(call.result().success), str(call.result().message)
         finally:
             self._node.destroy_client(client)

@@ -73,9 +73,10 @@ class Collector:
             linger=c.linger,
             control_rate=c.control_rate,
         )
+        self._teacher = teacher(c.latency)
         self.rollout = Rollout(
             self.contract,
-            teacher(c.latency),
+            self._teacher,
             cadence=c.cadence,
             latency=c.latency,
             settings=settings,
@@ -99,6 +100,7 @@ class Collector:
         shutil.rmtree(folder, ignore_errors=True)  # what an interruption left
         options = Options(self._c.pictures, self._c.compression)
         mishap = "disturbed" if plan.mishap else ""
+        self._teacher.play_seed = plan.seed
         found = self.rollout.run(
             plan.instruction,
             self._c.deadline,

@@ -25,6 +25,15 @@ def make_fifo(priority: int, thread: int = 0) -> str:
     return ""
 
 
+def may_fifo(priority: int) -> bool:
+    """Whether this process may use that priority (RLIMIT_RTPRIO or CAP_SYS_NICE)."""
+    answer: list[str] = []
+    probe = threading.Thread(target=lambda: answer.append(make_fifo(priority)))
+    probe.start()
+    probe.join()
+    return answer == [""]
+
+
 def make_others_fifo(priority: int, loop: threading.Thread) -> None:
     """Run every other thread of this process under SCHED_FIFO, too.
 

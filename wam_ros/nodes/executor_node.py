@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -18,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import SetBool, Trigger
@@ -34,13 +30,14 @@ from wam_ros.execution.clock import ClockMap
 from wam_ros.execution.outputs import channels
 from wam_ros.msg import ActionChunk as ActionChunkMsg
 from wam_ros.msg import ExecutorState
-from wam_ros.nodes.control_loop import ControlLoop, make_others_fifo
+from wam_ros.nodes.control_loop import ControlLoop, make_others_fifo, may_fifo
 from wam_ros.nodes.convert import chunk_from_msg
-from wam_ros.nodes.diagnostics import status
+from wam_ros.nodes.executor_report import diagnostics, state_message, timing_of
+from wam_ros.nodes.lifecycle import AutostartNode, run
 from wam_ros.nodes.mailbox import Mailbox, Unspun
 from wam_ros.nodes.publishers import command_publisher
+from wam_ros.nodes.scheduling import short_slice
 from wam_ros.nodes.sources import poll_states
-from wam_ros.nodes.states import executor_state
 from wam_ros.perception.joints import JointError, read
 from wam_ros.resources import share
 from wam_ros.sim.urdf import expand
@@ -51,11 +48,18 @@ LATCHED = QoSProfile(
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _CHUNK_EVERY = 10
 """Ticks between two looks for a chunk: a flood of chunks costs at most one in 20 ms."""
+PRIORITY = 50  # below the kernel's interrupt threads on PREEMPT_RT, above everything ordinary
+_GENTLE = 4.0  # s; twice what the slowest joint of the shipped robots needs for a gentle stop
 _TUNABLE = ("smoothing", "fade", "ensemble", "savgol", "reanchor_cap", "slowest")
 
 
-class ExecutorNode(Node):  # type: ignore[misc]
-    """Feeds the execution core from topics and publishes what it commands."""
+class ExecutorNode(AutostartNode):
+    """Feeds the execution core from topics and publishes what it commands.
+
+    The loop runs from the start, disarmed: it listens for the e-stop and reports. Arming is
+    possible while active only. Deactivated, it comes to a gentle hold, then disarms; activated
+    again, it waits for `arm`.
+    """
 
     def __init__(self) -> None:
         super().__init__("executor")
@@ -84,10 +88,11 @@ class ExecutorNode(Node):  # type: ignore[misc]
         self._sim_tick = -np.inf
         self._sim_count = 0
         self._next_chunk = 0
-        self._loop = ControlLoop(self._tick, self._period, int(p["rt_priority"]), self._fault)
+        priority = self._priority(int(p["rt_priority"]))
+        self._loop = ControlLoop(self._tick, self._period, priority, self._fault)
         self._loop.start()
-        if int(p["rt_priority"]) > 1:
-            make_others_fifo(int(p["rt_priority"]) - 1, self._loop)
+        if priority > 1:
+            make_others_fifo(priority - 1, self._loop)
 
     def _declare(self) -> dict[str, Any]:
         defaults: dict[str, Any] = {
@@ -99,6 +104,19 @@ class ExecutorNode(Node):  # type: ignore[misc]
             **{k: getattr(Settings, k) for k in _TUNABLE},
         }
         return {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+
+    def _priority(self, wanted: int) -> int:
+        """SCHED_FIFO priority to run with; a negative one asks for the usual if it is allowed."""
+        if wanted >= 0:
+            return wanted
+        if may_fifo(PRIORITY):
+            self.get_logger().info(f"the control loop runs under SCHED_FIFO {PRIORITY}")
+            return PRIORITY
+        self.get_logger().info(
+            "the control loop runs under the ordinary scheduler: this user may not use SCHED_FIFO; "
+            "`wam doctor` prints the limits file that allows it"
+        )
+        return 0
 
     def _inputs(self) -> None:
         """What the control loop reads by itself."""
@@ -190,7 +208,7 @@ class ExecutorNode(Node):  # type: ignore[misc]
             core.hold("instruction is empty")
         if self._deadman > 0.0:
             self._mind_deadman(now)
-        if self._auto_arm and not core.arm(now):
+        if self._auto_arm and self._active and not core.arm(now):
             self._auto_arm = False
         # Not in the tick that checks distances: each of the two costs half a millisecond.
         if tick >= self._next_chunk and core.light_tick:
@@ -231,6 +249,8 @@ class ExecutorNode(Node):  # type: ignore[misc]
             if not request.data:
                 self._core.disarm("disarmed by request")
                 return ""
+            if not self._active:
+                return "the executor is not active: activate it first (lifecycle)"
             now = self._now()
             if self._deadman > 0.0 and now - self._last_beat > self._deadman:
                 return f"no heartbeat on `heartbeat` in the last {self._deadman} s"
@@ -262,16 +282,20 @@ class ExecutorNode(Node):  # type: ignore[misc]
         """State at 10 Hz and at once when it changes, timing and diagnostics once a second."""
         self._beat += 1
         if self._beat % 20 == 0:
-            loop = self._loop
-            late, work = loop.lateness.percentiles(50, 99, 100), loop.spent.percentiles(50, 99)
-            self._timing = (*late, *work)
-            self._publish_diagnostics()
-        core = self._core
+            self._timing = timing_of(self._loop)
+            self._diagnostics.publish(
+                diagnostics(self, self._core, self._loop, self._timing, self._now())
+            )
+            # The loop switched collection off; what ROS leaves behind is young, collected here.
+            gc.collect(1)
+        core, timing = self._core, self._timing
         seen = (core.mode, core.reason, core.counters.rejected > 0)
         if seen != self._published or self._beat % 2 == 0:
             self._published = seen
             with contextlib.suppress(TimeoutError):
-                self._state_pub.publish(self._loop.ask(self._snapshot))
+                self._state_pub.publish(
+                    self._loop.ask(lambda: state_message(core, self._loop, timing, self._now()))
+                )
         while self._log:
             level, text = self._log.popleft()
             # One call site each: rclpy throttles by the place in the source.
@@ -280,42 +304,34 @@ class ExecutorNode(Node):  # type: ignore[misc]
             else:
                 self.get_logger().warning(text, throttle_duration_sec=1.0)
 
-    def _snapshot(self) -> Any:
-        msg = executor_state(self._core, self._now())
-        msg.missed_ticks = self._loop.missed
-        msg.lateness_p50, msg.lateness_p99, msg.lateness_max = self._timing[:3]
-        msg.work_p50, msg.work_p99 = self._timing[3:]
-        return msg
+    # ---- lifecycle -----------------------------------------------------------------------------
 
-    def _publish_diagnostics(self) -> None:
-        core, counters, loop = self._core, self._core.counters, self._loop
-        level = 2 if core.mode is Mode.ESTOPPED else int(core.mode is Mode.DISARMED)
-        late, work = self._timing[:3], self._timing[3:]
-        seen = counters.latency.percentiles(50, 95)
-        values = {
-            "lateness p50, p99, max (us)": ", ".join(f"{x * 1e6:.0f}" for x in late),
-            "work per tick p50, p99 (us)": ", ".join(f"{x * 1e6:.0f}" for x in work),
-            "missed ticks": str(loop.missed),
-            "observation to command p50, p95 (ms)": ", ".join(f"{x * 1e3:.0f}" for x in seen),
-            "buffer margin (s)": f"{core.progress(self._now())[2]:.2f}",
-            "chunks accepted, rejected": f"{counters.accepted}, {counters.rejected}",
-            "ticks limited": str(counters.limiter_ticks),
-            "largest seam jump (rad)": f"{counters.seam_jump_max:.1e}",
-            "following error (rad)": f"{counters.following_error:.3f}",
-            "real-time priority": loop.problem or ("ordinary" if not loop.fifo else "SCHED_FIFO"),
-        }
-        text = f"{core.mode.name.lower()}: {core.reason}" if core.reason else core.mode.name.lower()
-        self._diagnostics.publish(status(self, "executor", level, text, values))
-        # The loop switched collection off; what ROS leaves behind is young and collected here.
-        gc.collect(1)
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Come to a gentle hold, then disarm: nothing is sent any more."""
+        done = super().on_deactivate(state)
+        self._retire("deactivated")
+        return done
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Likewise, from whatever state."""
+        self._active = False
+        self._retire("shut down")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _retire(self, reason: str) -> None:
+        """Wait until the core has come to rest, taking no chunk, and is disarmed."""
+        with contextlib.suppress(TimeoutError):
+            self._loop.ask(lambda: self._core.stop_and_disarm(reason, gently=True))
+        end = time.monotonic() + _GENTLE
+        while time.monotonic() < end:
+            if self._core.mode is Mode.DISARMED or self._core.at_rest:
+                break
+            time.sleep(0.01)
 
     def shut_down(self) -> None:
-        """Decelerate to a hold, keep sending it until at rest, then end the loop."""
-        with contextlib.suppress(TimeoutError):
-            self._loop.ask(lambda: self._core.hold("shutting down"))
-        end = time.monotonic() + 2.0
-        while not self._core.at_rest and time.monotonic() < end:
-            time.sleep(0.01)
+        """Come to rest and end the loop."""
+        self._active = False
+        self._retire("shutting down")
         self._loop.end()
 
 
@@ -328,25 +344,8 @@ def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
     # The control thread must not wait the default 5 ms for another thread to yield.
     sys.setswitchinterval(0.00002)
-    # The default handler would end the context before the arm has come to rest.
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = ExecutorNode()
-    except (ContractError, ValueError) as err:
-        print(f"executor: {err}", file=sys.stderr)
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    with contextlib.suppress(ExternalShutdownException):
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.05)
-    node.shut_down()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    short_slice()  # nor a time slice of another process, where the loop has no real-time priority
+    return run(ExecutorNode, "executor", (ContractError, ValueError))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,9 @@ def run(make: Callable[[], Any], name: str, refusals: tuple[type[Exception], ...
     executor.add_node(node)
     while not stop.is_set():
         executor.spin_once(timeout_sec=0.05)
+    # A terminal's Ctrl-C comes twice under `ros2 launch`, and Python restores the default handler
+    # while it ends: the second one would kill us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(node, "shut_down"):
         node.shut_down()
     node.destroy_node()

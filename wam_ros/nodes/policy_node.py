@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from array import array
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float32, String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
@@ -30,11 +35,15 @@ from wam_ros.nodes.convert import (
     to_stamp,
 )
 from wam_ros.nodes.diagnostics import status
+from wam_ros.nodes.instruction_server import InstructionServer
 from wam_ros.nodes.lifecycle import AutostartNode, run
+from wam_ros.policy.afterwork import Afterwork
 from wam_ros.policy.base import Policy, PolicyError, Window, device_lost, frame_rows
 from wam_ros.policy.cadence import Latency, Scheduler
+from wam_ros.policy.fit import view_note
 from wam_ros.policy.frames import FrameBuffer
 from wam_ros.policy.registry import make
+from wam_ros.policy.task_run import Outcome, Settings, Sight
 
 UNCONFIGURED, LOADING, WARMING, READY, RUNNING, ERROR = range(6)
 STATE_NAMES = ("unconfigured", "loading", "warming", "ready", "running", "error")
@@ -42,7 +51,14 @@ LATCHED = QoSProfile(
     depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# The frames of a chunk come in bursts of four; a viewer that is slow may lose old ones.
+FRAMES = QoSProfile(depth=16, reliability=ReliabilityPolicy.BEST_EFFORT)
+FIRST = ActionChunkMsg.CONTEXT_NEW_INSTRUCTION | ActionChunkMsg.CONTEXT_WARM_UP
 _MAX_OBSERVATION_AGE = 0.5
+_SILENCE = 3.0
+"""Seconds after which an executor that said nothing (it speaks at 10 Hz) is not there."""
+_LAST_WORDS = 0.5
+"""Seconds between losing the device and ending the process."""
 
 
 class PolicyNode(AutostartNode):
@@ -58,9 +74,12 @@ class PolicyNode(AutostartNode):
             "period": 1.0 / 7.0, "replay_file": "", "server": "", "server_timeout": 10.0,
             "server_wait": 60.0, "server_token_file": "", "server_ca": "", "server_names": "",
             "server_actions": "auto", "server_channels": "", "checkpoint": "", "base": "",
-            "tokenizer": "", "device": "auto", "precision": "auto",
+            "tokenizer": "", "device": "auto", "precision": "auto", "stall_after": 10.0,
+            "imagined_video": "auto", "ranks": 1,
         }  # fmt: skip
-        self._p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+        # On a command line `true` is a bool, where `auto` is a string.
+        loose = {"imagined_video": ParameterDescriptor(dynamic_typing=True)}
+        self._p = {k: self.declare_parameter(k, v, loose.get(k)).value for k, v in defaults.items()}
         self.contract = load_contract(str(self._p["robot"]))
         rates = self.contract.rates
         self._scheduler = Scheduler(
@@ -70,18 +89,26 @@ class PolicyNode(AutostartNode):
         self._backend: Policy | None = None
         self._made: Policy | None = None
         self._latency = Latency()
-        self._phase, self._reason = UNCONFIGURED, ""
+        self._phase, self._reason, self._views = UNCONFIGURED, "", ""
         self._instruction, self._fresh = "", False
-        self._understood = False
+        self._understood, self._failing = False, False
+        self._executor: Any = None
+        self._executor_at = float("-inf")
         self._objects: dict[str, Any] = {}
         self._resting, self._rows, self._rows_of = True, 0.0, 0
         self._sequence = 0
-        self._lost = False
+        self._lost_at: float | None = None
         self._called_with = float("-inf")
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
         self._interfaces()
+        self._afterwork = Afterwork(
+            lambda late, value: self._surprise_out.publish(Float32(data=value)),
+            self._publish_frame,
+            self._now,
+            self._on_afterwork_error,
+        )
 
     def _interfaces(self) -> None:
         self._state_out = self.create_publisher(PolicyState, "policy_state", LATCHED)
@@ -90,6 +117,7 @@ class PolicyNode(AutostartNode):
             JointTrajectory, "action_chunk/joint_trajectory", RELIABLE
         )
         self._surprise_out = self.create_publisher(Float32, "surprise", 10)
+        self._video_out = self.create_publisher(CompressedImage, "imagined_video", FRAMES)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         self.create_subscription(
@@ -97,6 +125,8 @@ class PolicyNode(AutostartNode):
         )
         self.create_subscription(ExecutorState, "executor_state", self._on_executor, LATCHED)
         self.create_subscription(MarkerArray, "sim/objects", self._on_objects, 10)
+        settings = Settings(stall_after=float(self._p["stall_after"]))
+        self._runs = InstructionServer(self, self._look, self._take, settings)
         self.create_timer(0.01, self._tick)
         self.create_timer(0.5, self._publish_state)
         self.create_timer(1.0, self._diagnose)
@@ -111,20 +141,34 @@ class PolicyNode(AutostartNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let the backend go."""
-        self.shut_down()
+        self._runs.end(Outcome.ERROR, "the policy node was cleaned up")
+        self._let_go()
         self._backend = self._made = None
         self._set(UNCONFIGURED, "")
         return TransitionCallbackReturn.SUCCESS
 
     def shut_down(self) -> None:
+        """Tell who runs an instruction, then let the backend go."""
+        self._runs.shut_down()
+        self._let_go()
+
+    def _let_go(self) -> None:
         """End sessions on servers; also while the backend is still loading."""
+        self._afterwork.stop()
         if self._made is not None:
             self._made.close()
+        # torch aborts a process that ends while a thread is inside of it.
+        self._afterwork.rest(1.0)
+        if self._worker is not None:
+            self._worker.join(1.0)
 
     def _load(self) -> None:
         try:
             backend = self._made = make(str(self._p["policy"]), self._p)
             backend.configure(self.contract)
+            self._views = view_note(self.contract, getattr(backend, "view_size", None))
+            if self._views:
+                self.get_logger().warning(self._views)
             self._set(WARMING, "")
             backend.warm_up()
         except Exception as err:  # whatever a backend raises must end as a readable state
@@ -142,9 +186,13 @@ class PolicyNode(AutostartNode):
 
     def _on_instruction(self, message: Any) -> None:
         text = message.data.strip()
-        if text == self._instruction and self._understood:
-            return
+        if not self._runs.echoes(text) and (text != self._instruction or not self._understood):
+            self._take(text)
+
+    def _take(self, text: str) -> None:
+        """Put an instruction in force; an empty one means hold."""
         self._instruction, self._fresh, self._understood = text, True, bool(text)
+        self._failing = False
         self._scheduler.reset()
         self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
         if self._phase == RUNNING:
@@ -160,6 +208,7 @@ class PolicyNode(AutostartNode):
         self._tick()  # a call that is due need not wait for the timer
 
     def _on_executor(self, message: Any) -> None:
+        self._executor, self._executor_at = message, time.monotonic()
         self._resting = message.mode_name in ("holding", "disarmed")
         self._rows, self._rows_of = float(message.row_progress), int(message.chunk_sequence)
 
@@ -169,28 +218,58 @@ class PolicyNode(AutostartNode):
                 p = m.pose.position
                 self._objects[m.ns] = np.array([p.x, p.y, p.z])
 
+    def _look(self) -> Sight:
+        """What `run_instruction` needs to know of this node."""
+        heard = time.monotonic() - self._executor_at < _SILENCE
+        newest = self._frames.newest
+        return Sight(
+            0.0,
+            phase=STATE_NAMES[self._phase],
+            reason=self._reason,
+            active=self._active,
+            instruction=self._instruction,
+            understood=self._understood,
+            thinking=self._busy and not self._failing,
+            mode=self._executor.mode_name if heard else "",
+            executor_reason=self._executor.reason if heard else "",
+            state=newest.state if newest else None,
+            chunks=self._sequence,
+        )
+
     # ---- calls ---------------------------------------------------------------------------------
 
     def _now(self) -> float:
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
+    @property
+    def _busy(self) -> bool:
+        return self._worker is not None and self._worker.is_alive()
+
+    def _expected(self) -> float:
+        # What the first call of all took is no reason to leave the cadence asked for.
+        return self._latency.expected(0.4 * self._scheduler.horizon)
+
     def _tick(self) -> None:
-        if self._lost:  # nothing in this process can bring a GPU context back; the supervisor can
-            raise SystemExit(3)
+        if self._lost_at is not None:
+            # Nothing in this process can bring a GPU context back; the supervisor can. Whoever
+            # runs an instruction is told first.
+            if time.monotonic() - self._lost_at > _LAST_WORDS:
+                raise SystemExit(3)
+            return
         if not (self._active and self._phase in (READY, RUNNING) and self._understood):
             return
-        busy = self._worker is not None and self._worker.is_alive()
         newest = self._frames.newest
         now = self._now()
-        if busy or newest is None or now - newest.t0 > _MAX_OBSERVATION_AGE:
+        if self._busy or newest is None or now - newest.t0 > _MAX_OBSERVATION_AGE:
             return
         if newest.t0 <= self._called_with:  # a model must not be shown the same frame twice
             return
-        decision = self._scheduler.decide(now, self._latency.percentile(95), self._resting)
+        decision = self._scheduler.decide(now, self._expected(), self._resting)
         if not decision.call:
             return
         self._reason = decision.reason
         self._scheduler.called(now)
+        self._afterwork.stop()
         self._called_with = newest.t0
         # Rows of an older chunk say nothing about the last one, which may have been refused.
         executed = self._rows if self._rows_of == self._sequence else 0.0
@@ -215,26 +294,28 @@ class PolicyNode(AutostartNode):
             if fresh:
                 backend.reset(instruction)
             chunk = backend.infer(window)
+            thought = getattr(backend, "imagine", lambda: None)()
         except ValueError as err:  # an instruction nobody understands is the speaker's mistake
-            self._understood = False
             self.get_logger().warning(str(err))
             self._set(READY, str(err))
+            self._understood = False  # after the reason, which whoever runs it is told
             return
         except PolicyError as err:
-            self._fresh = True
+            self._fresh = self._failing = True
             self.get_logger().error(str(err), throttle_duration_sec=2.0)
             self._set(READY, str(err))
             return
         except Exception as err:  # a crash of the backend must not take the node along
-            self._lost = device_lost(err)
             self.get_logger().error(f"backend failed: {type(err).__name__}: {err}")
             self._set(ERROR, f"{type(err).__name__}: {err}")
+            if device_lost(err):
+                self._lost_at = time.monotonic()
             return
         end = self._now()
         if instruction != self._instruction:
             return  # the instruction changed meanwhile: this chunk answers the old one
-        self._latency.add(end - begin)
-        self._publish_chunk(
+        self._latency.add(end - begin, warm_up=fresh)
+        late = self._publish_chunk(
             replace(
                 chunk,
                 sequence=self._sequence + 1,
@@ -242,24 +323,41 @@ class PolicyNode(AutostartNode):
                 inference_end=end,
                 instruction=instruction,
                 cadence=window.cadence,
-                context_flags=chunk.context_flags | (2 if fresh else 0),
+                context_flags=chunk.context_flags | (FIRST if fresh else 0),
             )
         )
+        if thought is not None:
+            thought = replace(thought, frames=((t, _jpeg(rgb)) for t, rgb in thought.frames))
+            due = self._scheduler.next_call(self._expected())
+            self._afterwork.start(thought, due, late)
 
-    def _publish_chunk(self, chunk: ActionChunk) -> None:
-        self._sequence = chunk.sequence
+    def _publish_chunk(self, chunk: ActionChunk) -> float:
+        """Send a chunk; returns by how many seconds its rows run behind its stamps."""
+        self._sequence, self._failing = chunk.sequence, False
         self._sent = [*self._sent[-10:], self._now()]
-        # In sync the executor starts the rows on arrival; see Executor.
-        late = self._now() - chunk.t0 if chunk.cadence == "sync" else 0.0
+        # There the executor starts the rows on arrival; see Executor.
+        on_arrival = chunk.cadence == "sync" or (
+            self._resting and bool(chunk.context_flags & ActionChunkMsg.CONTEXT_WARM_UP)
+        )
+        late = self._now() - chunk.t0 if on_arrival else 0.0
         self._scheduler.horizon = chunk.horizon * chunk.step_period
         self._scheduler.delivered(chunk.t_end + late)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
         self._trajectory_out.publish(chunk_to_trajectory(chunk))
-        surprise = getattr(self._backend, "surprise", None)
-        if surprise is not None:
-            self._surprise_out.publish(Float32(data=float(surprise)))
         if self._phase != RUNNING:
             self._set(RUNNING, self._reason)
+        return late
+
+    def _publish_frame(self, late: float, stamp: float, jpeg: bytes) -> None:
+        message = CompressedImage(format="jpeg", data=array("B", jpeg))
+        message.header.stamp = to_stamp(stamp + late)
+        message.header.frame_id = self.contract.robot
+        self._video_out.publish(message)
+
+    def _on_afterwork_error(self, error: Exception) -> None:
+        self.get_logger().warning(
+            f"imagined video: {type(error).__name__}: {error}", throttle_duration_sec=10.0
+        )
 
     # ---- telemetry -----------------------------------------------------------------------------
 
@@ -270,11 +368,11 @@ class PolicyNode(AutostartNode):
             msg = PolicyState(
                 state=self._phase,
                 state_name=STATE_NAMES[self._phase],
-                reason=self._reason,
+                reason=getattr(backend, "notice", "") or self._reason,
                 backend=str(self._p["policy"]),
                 model=backend.model if backend else "",
                 precision=backend.precision if backend else "",
-                cadence=self._scheduler.in_force(self._latency.percentile(95))[0],
+                cadence=self._scheduler.in_force(self._expected())[0],
                 requested_cadence=self._scheduler.requested,
                 instruction=self._instruction,
                 chunks=self._sequence,
@@ -294,10 +392,19 @@ class PolicyNode(AutostartNode):
             "latency p95 (ms)": f"{self._latency.percentile(95) * 1e3:.0f}",
             "chunks": str(self._sequence),
         }
+        if self._views:
+            values["views"] = self._views
         more = getattr(self._backend, "diagnostics", None)
         if self._phase in (READY, RUNNING) and more is not None:
             values |= more()
+        if self._afterwork.shown or self._afterwork.dropped:
+            values["imagined frames"] = str(self._afterwork.shown)
+            values["imagined videos cut short"] = str(self._afterwork.dropped)
         self._diagnostics_out.publish(status(self, "policy", level, text, values))
+
+
+def _jpeg(rgb: Any) -> bytes:
+    return bytes(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
 
 
 def main() -> int:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from std_msgs.msg import String
 
 from wam_ros.contract import ContractError, load_contract
 from wam_ros.contract.model import Camera
 from wam_ros.msg import PolicyState, SimState
 from wam_ros.nodes.diagnostics import status
+from wam_ros.nodes.inbox import Inbox, profile
 from wam_ros.nodes.lifecycle import run
+from wam_ros.nodes.scheduling import behave_as_batch
 from wam_ros.nodes.topics import OWN
 from wam_ros.nodes.types import TypeMissing, message_type, source_type
 from wam_ros.recording import metadata
 from wam_ros.recording.episode import VERDICTS, Episode
 from wam_ros.recording.metadata import Topic
-from wam_ros.recording.recorder import Recorder, RecorderError, Settings, with_start
+from wam_ros.recording.recorder import Arrival, Recorder, RecorderError, Settings, with_start
 from wam_ros.recording.repair import repair_all
 from wam_ros.srv import StartEpisode, StopEpisode
 
+# Messages that may wait in the middleware: some seconds of either kind.
+_PICTURES, _ROWS = 120, 5000
+_ECHO = 3.0
+"""Seconds a policy may take to repeat a new instruction in its state."""
 _LATCHED = ("executor_state", "policy_state")
 _RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable"}
 _DURABILITY = {DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}
@@ -40,6 +47,7 @@ class RecorderNode(Node):  # type: ignore[misc]
         defaults: dict[str, Any] = {
             "robot": "agibot_g1", "sim": False, "out": "episodes", "auto": False,
             "compression": "none", "min_free_gb": 2.0, "record_observations": False,
+            "nice": 0,
         }  # fmt: skip
         p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(str(p["robot"]))
@@ -50,38 +58,46 @@ class RecorderNode(Node):  # type: ignore[misc]
             Settings(out, str(p["compression"]), int(float(p["min_free_gb"]) * 1e9)),
             self._episode,
             self.get_logger().error,
+            partial(behave_as_batch, int(p["nice"])),
         )
         self._instruction = ""
+        self._echo_by = 0.0
         self._succeeded = False
-        self._latched: dict[str, Any] = {}
+        self._latched: dict[str, Arrival] = {}
+        self._latched_topics = {self.resolve_topic_name(name) for name in _LATCHED}
+        self._inbox = Inbox(self, self._take, int(p["nice"]))
         self._types: dict[str, str] = {}
         self._rates: dict[str, float] = {}
+        self._shown: list[str] = []
         self._subscribe(bool(p["record_observations"]))
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         self.create_subscription(
-            PolicyState, "policy_state", self._on_policy, _profile(1, latched=True)
+            PolicyState, "policy_state", self._on_policy, profile(1, latched=True)
         )
         self.create_subscription(SimState, "sim/state", self._on_sim, 10)
         self.create_service(StartEpisode, "start_episode", self._on_start)
         self.create_service(StopEpisode, "stop_episode", self._on_stop)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(0.5, self._publish_status)
+        self._inbox.start()
         threading.Thread(target=self._repair, args=(out,), daemon=True).start()
 
     # ---- subscriptions -------------------------------------------------------------------------
 
     def _subscribe(self, observations: bool) -> None:
         for source in self.contract.inputs:
-            self._listen(source.topic, source.type, 30 if isinstance(source, Camera) else 1000)
+            camera = isinstance(source, Camera)
+            self._listen(source.topic, source.type, _PICTURES if camera else _ROWS)
             if isinstance(source, Camera) and not self._sim:  # a simulation draws at its own rate
                 self._rates[source.topic] = source.rate
         for command in self.contract.command_sources:
-            self._listen(command.topic, command.type, 1000)
+            self._listen(command.topic, command.type, _ROWS)
+        self._shown = list(self._types)
         for name, kind, _ in OWN:
             self._listen(self.resolve_topic_name(name), kind, 100, name in _LATCHED)
         if observations:
             name = self.resolve_topic_name("observation")
-            self._listen(name, "wam_ros/msg/Observation", 30)
+            self._listen(name, "wam_ros/msg/Observation", _PICTURES)
 
     def _listen(self, topic: str, kind: str, depth: int, latched: bool = False) -> None:
         if topic in self._types:
@@ -96,21 +112,13 @@ class RecorderNode(Node):  # type: ignore[misc]
             kind = "sensor_msgs/msg/JointState"
         self._types[topic] = kind
 
-        def take(data: bytes, info: Any) -> None:
-            log = self._log_time(info)
-            if latched:
-                self._latched[topic] = (data, info)
-            self._recorder.put(
-                topic, data, log, info["source_timestamp"], info["publication_sequence_number"]
-            )
+        self._inbox.add(cls, topic, depth, latched)
 
-        self.create_subscription(cls, topic, take, _profile(depth, latched), raw=True)
-
-    def _log_time(self, info: Any) -> int:
-        """Arrival in ROS time: the middleware's own stamp, unless the clock is simulated."""
-        if self.get_parameter("use_sim_time").value:
-            return int(self.get_clock().now().nanoseconds)
-        return int(info["received_timestamp"])
+    def _take(self, arrivals: list[Arrival]) -> None:
+        for arrival in arrivals:
+            if arrival.topic in self._latched_topics:
+                self._latched[arrival.topic] = arrival
+        self._recorder.put(arrivals)
 
     def _topics(self) -> list[Topic]:
         """What is subscribed, with the QoS its publishers offer now."""
@@ -138,12 +146,14 @@ class RecorderNode(Node):  # type: ignore[misc]
 
     def _start(self, instruction: str) -> Path:
         stamped = {s.topic for s in self.contract.cameras}
-        folder = self._recorder.start(instruction, self._topics(), self._rates, stamped)
+        topics = self._topics()
+        self._inbox.empty()  # what came before belongs to no episode
+        folder = self._recorder.start(instruction, topics, self._rates, stamped)
         self._succeeded = False
         now = int(self.get_clock().now().nanoseconds)
-        for topic, (data, info) in self._latched.items():
-            # A bag that starts later must still know the state that was announced once.
-            self._recorder.put(topic, data, now, info["source_timestamp"], None)
+        # A bag that starts later must still know the state that was announced once.
+        again = [a._replace(log_ns=now, sequence=None) for a in self._latched.values()]
+        self._recorder.put(again)
         self.get_logger().info(f"recording {folder}")
         return folder
 
@@ -155,6 +165,7 @@ class RecorderNode(Node):  # type: ignore[misc]
             return response
         response.success, response.path = True, str(folder)
         response.message = f"recording {folder.name}"
+        self._publish_status()
         return response
 
     def _on_stop(self, request: Any, response: Any) -> Any:
@@ -164,6 +175,7 @@ class RecorderNode(Node):  # type: ignore[misc]
             return response
         verdict = VERDICTS[request.verdict]
         try:
+            self._inbox.empty()
             folder = self._recorder.stop(verdict, request.note)
         except (RecorderError, OSError) as err:
             response.success, response.message = False, str(err)
@@ -171,14 +183,20 @@ class RecorderNode(Node):  # type: ignore[misc]
         response.success, response.path = True, str(folder)
         response.message = f"{folder.name}: {verdict}"
         self.get_logger().info(response.message)
+        self._publish_status()
         return response
 
     def _on_instruction(self, message: Any) -> None:
-        self._follow(message.data.strip())
+        text = message.data.strip()
+        self._echo_by = time.monotonic() + _ECHO
+        self._follow(text)
 
     def _on_policy(self, message: Any) -> None:
-        # A policy that gives up its instruction ends the episode too.
-        if message.instruction != self._instruction:
+        """A policy that gives up its instruction ends the episode, too."""
+        if message.instruction == self._instruction:
+            self._echo_by = 0.0
+        elif time.monotonic() >= self._echo_by:
+            # Sooner, it is a state from before it heard: it would cut the new episode in two.
             self._follow(message.instruction)
 
     def _follow(self, instruction: str) -> None:
@@ -190,6 +208,7 @@ class RecorderNode(Node):  # type: ignore[misc]
             return
         try:
             if self._recorder.recording:
+                self._inbox.empty()
                 judged = "success" if self._succeeded else "failure"
                 folder = self._recorder.stop(judged if self._sim else "none")  # type: ignore[arg-type]
                 self.get_logger().info(f"finished {folder}")
@@ -229,11 +248,15 @@ class RecorderNode(Node):  # type: ignore[misc]
             "instruction": self._instruction,
             "warnings": "\n".join(s.warnings),
         }
+        for topic in self._shown:
+            wanted = f" of {self._rates[topic]:g}" if topic in self._rates else ""
+            values[f"Hz {topic}"] = f"{s.rates.get(topic, 0.0):.1f}{wanted}"
         level = 1 if s.warnings else 0
         self._diagnostics.publish(status(self, "recorder", level, text, values))
 
     def shut_down(self) -> None:
         """Finish the running episode; its verdict stays open."""
+        self._inbox.stop()
         if self._recorder.recording:
             self._recorder.stop("none", "recorder was shut down")
         for topic, (taken, lost) in self._recorder.loss().items():
@@ -241,25 +264,8 @@ class RecorderNode(Node):  # type: ignore[misc]
                 self.get_logger().warning(f"{topic}: {taken} messages recorded, {lost} lost")
 
 
-def _profile(depth: int, latched: bool = False) -> QoSProfile:
-    """Best effort takes what any publisher offers; latched topics are asked for reliably."""
-    if latched:
-        return QoSProfile(
-            depth=depth,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
-    return QoSProfile(
-        depth=depth,
-        history=HistoryPolicy.KEEP_LAST,
-        reliability=ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.VOLATILE,
-    )
-
-
 def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
-    os.nice(5)  # control, perception and policy come first
     return run(RecorderNode, "recorder", (ContractError,))
 
 

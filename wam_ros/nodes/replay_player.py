@@ -65,7 +65,7 @@ def _observations(node: Node, playback: Playback, rate: float) -> int:
     while time.monotonic() < end:
         rclpy.spin_once(node, timeout_sec=0.1)
     if node.get_publishers_info_by_topic(node.resolve_topic_name("observation")):
-        print("wam replay: perception publishes observations already; stop it")
+        print("wam replay: somebody publishes observations already; stop it", file=sys.stderr)
         return 1
     publisher = node.create_publisher(ObservationMsg, "observation", qos_profile_sensor_data)
     contract = playback.contract

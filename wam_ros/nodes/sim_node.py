@@ -17,7 +17,6 @@ dds.use_profile()  # images need our shared-memory segment; must precede rclpy
 
 import numpy as np  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
-from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
@@ -30,7 +29,7 @@ from wam_ros.contract.model import Output  # noqa: E402
 from wam_ros.execution.metrics import Window  # noqa: E402
 from wam_ros.msg import SimState  # noqa: E402
 from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
-from wam_ros.nodes.lifecycle import run  # noqa: E402
+from wam_ros.nodes.lifecycle import AutostartNode, run  # noqa: E402
 from wam_ros.nodes.states import simulated_joints  # noqa: E402
 from wam_ros.sim.judge import TaskJudge, judge_for  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
@@ -44,8 +43,11 @@ _COMMANDS = {
 _BATCH = 5  # physics steps between two looks at the clock
 
 
-class SimNode(Node):  # type: ignore[misc]
-    """Physics in one thread, rendering in another, subscriptions in the ROS executor."""
+class SimNode(AutostartNode):
+    """Physics in one thread, rendering in another, subscriptions in the ROS executor.
+
+    Inactive, time stands still and nothing is published, as if robot and cameras were off.
+    """
 
     def __init__(self) -> None:
         super().__init__("sim")
@@ -125,6 +127,8 @@ class SimNode(Node):  # type: ignore[misc]
         return to_stamp(self.plant.time)
 
     def _publish_joints(self) -> None:
+        if not self._active:
+            return
         positions = self.plant.positions()
         stamp = self._stamp()
         for source, publisher in self._sources:
@@ -138,6 +142,11 @@ class SimNode(Node):  # type: ignore[misc]
         deadline = start = time.monotonic()
         begun = self.plant.time
         while not self._stop.is_set():
+            if not self._active:
+                self._stop.wait(0.02)
+                deadline = start = time.monotonic()
+                begun = self.plant.time
+                continue
             self.plant.step(_BATCH)
             if self._clock_out is not None:
                 self._clock_out.publish(Clock(clock=self._stamp()))
@@ -156,6 +165,9 @@ class SimNode(Node):  # type: ignore[misc]
         period = 1.0 / self._camera_rate
         deadline = time.monotonic()
         while not self._stop.is_set():
+            if not self._active:
+                self._stop.wait(0.02)
+                continue
             begin = time.perf_counter()
             stamp = self._stamp()
             dropped = self.get_parameter("drop_camera").value
@@ -181,6 +193,8 @@ class SimNode(Node):  # type: ignore[misc]
         self._judge = judge_for(task, self.plant) if task else None
 
     def _publish_state(self) -> None:
+        if not self._active:
+            return
         objects = self.plant.objects()
         stamp = self._stamp()
         msg = SimState(real_time_factor=self._factor, task=self._task, distance=float("nan"))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wam_ros.contract.data import ActionChunk, FloatArray, Observation
 from wam_ros.contract.model import Contract
@@ -34,8 +38,33 @@ class Window:
         return self.frames[-1]
 
 
+@dataclass(frozen=True)
+class Afterthought:
+    """What a backend can still tell about a chunk once that is on its way.
+
+    It describes one chunk for good and may be asked in another thread while the next call runs.
+
+    Attributes
+    ----------
+    surprise
+        Works out the normalised distance between what was imagined and what was then seen; NaN
+        where it is not defined.
+    frames
+        What the model expects to see: (time in s on the chunk's clock, RGB uint8 [H, W, 3]), oldest
+        first. They are decoded as they are asked for, so that one may stop at any of them.
+    """
+
+    surprise: Callable[[], float]
+    frames: Iterator[tuple[float, NDArray[np.uint8]]]
+
+
 class Policy(Protocol):
     """A backend. Every call runs in one worker thread, never in the ROS executor.
+
+    A backend may have more: ``frame_rows`` (see `frame_rows`), ``context_fill`` (0 to 1),
+    ``notice`` (what people should know while it lasts, for `policy_state`),
+    ``diagnostics() -> dict[str, str]``, and ``imagine() -> Afterthought | None``, which belongs to
+    the last chunk and costs nothing until it is used.
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
 """When to ask the policy for the next chunk.
 
 * ``sync``: when the rows of the last chunk have been executed and the arm holds.
-* ``async``: one p95 latency before the rows run out; falls back to ``sync`` while that latency
-  exceeds half a chunk.
+* ``async``: one p95 latency and ``margin`` before the rows run out; falls back to ``sync`` while
+  that latency exceeds half a chunk.
 * ``sliding``: every ``period``; allowed while p95 latency + period fits in the horizon, else it
   falls back to ``async`` (or ``sync``).
 """
@@ -17,19 +17,26 @@ from wam_ros.contract.data import CADENCES
 
 
 class Latency:
-    """Recent inference times; the first ``warm_up`` calls do not count."""
+    """Recent inference times; a warm-up (the first call of an instruction) does not count.
 
-    def __init__(self, size: int = 50, warm_up: int = 1) -> None:
+    It may take seconds where later calls take a tenth: text is encoded, a path planned.
+    """
+
+    def __init__(self, size: int = 50) -> None:
         self._values: list[float] = []
         self._size = size
-        self._skip = warm_up
+        self._warm_up = 0.0
 
-    def add(self, seconds: float) -> None:
+    def add(self, seconds: float, warm_up: bool = False) -> None:
         """Remember one inference."""
-        if self._skip > 0:
-            self._skip -= 1
-            return
-        self._values = [*self._values[-self._size + 1 :], seconds]
+        if warm_up:
+            self._warm_up = seconds
+        else:
+            self._values = [*self._values[-self._size + 1 :], seconds]
+
+    def expected(self, most: float) -> float:
+        """Time (s) to plan the next call with: p95, or the warm-up's up to ``most`` before that."""
+        return self.percentile(95) if self._values else min(self._warm_up, most)
 
     def percentile(self, q: float) -> float:
         """Percentile ``q`` 0..100 in seconds; 0 when nothing is known yet."""
@@ -57,11 +64,16 @@ class Scheduler:
         Duration of a chunk.
     period
         Call period of ``sliding``.
+    margin
+        Seconds that ``async`` calls before one p95 latency is left: the call waits for the next
+        observation, one in twenty answers is later than p95, and the executor begins to brake a
+        little before the last row.
     """
 
     requested: str
     horizon: float
     period: float = 1.0 / 7.0
+    margin: float = 0.1
 
     def __post_init__(self) -> None:
         if self.requested not in CADENCES:
@@ -97,13 +109,19 @@ class Scheduler:
             reason = f"{reason}; {why}" if reason else why
         return cadence, reason
 
+    def next_call(self, p95: float) -> float:
+        """When the next call is due at the earliest, on the clock of ``now``; -inf for at once."""
+        if self._rows_end is None:
+            return float("-inf")
+        cadence, _ = self.in_force(p95)
+        if cadence == "sliding":
+            return self._last_call + self.period
+        return self._rows_end - (p95 + self.margin if cadence == "async" else 0.0)
+
     def decide(self, now: float, p95: float, resting: bool) -> Decision:
         """Whether to start a call at ``now``; ``resting`` says that the executor holds."""
         cadence, reason = self.in_force(p95)
         if self._rows_end is None:  # nothing under way: the first call of an instruction
             return Decision(True, cadence, reason)
-        if cadence == "sliding":
-            return Decision(now - self._last_call >= self.period - 1e-3, cadence, reason)
-        if cadence == "async":
-            return Decision(now >= self._rows_end - p95, cadence, reason)
-        return Decision(now >= self._rows_end and resting, cadence, reason)
+        due = now >= self.next_call(p95) - (1e-3 if cadence == "sliding" else 0.0)
+        return Decision(due and (resting or cadence != "sync"), cadence, reason)

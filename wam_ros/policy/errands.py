@@ -19,7 +19,7 @@ from wam_ros.policy.guide import (
     hold_up,
 )
 from wam_ros.policy.reach import Reach
-from wam_ros.sim.tasks import BowlTask, PlayTask, Task, TouchTask
+from wam_ros.sim.tasks import TouchTask
 
 REACHED = 0.005
 """Position error (m) up to which a posture counts as reaching its point."""
@@ -36,6 +36,8 @@ class Stage:
     objects: dict[str, FloatArray]
     carried: dict[str, str] = field(default_factory=dict)
     """Block that moves along with an arm's tool centre."""
+    step: int = 0
+    """Where in a fixed order of things a playing robot is."""
 
     def move(self, arm: str, by: FloatArray, reach: Reach) -> None:
         """Move one arm and what it carries."""
@@ -69,25 +71,13 @@ class Wish:
 
 
 class Errand(Protocol):
-    """A task under way; has no memory."""
+    """A task under way. Only play has a memory: its place in a list drawn beforehand."""
+
+    def begin(self, stage: Stage) -> None:
+        """Look at the measured stage before the motion from there is imagined."""
 
     def wish(self, stage: Stage) -> Wish:
         """What to do now; PolicyError when the task cannot be done from here."""
-
-
-class Touch:
-    """The tool centre goes over the block and down onto it; the other hand makes room."""
-
-    def __init__(self, task: TouchTask, guides: Mapping[str, ArmGuide]) -> None:
-        self._task, self._guides = task, guides
-
-    def wish(self, stage: Stage) -> Wish:
-        """What to do now."""
-        own, target = self._task.group, stage.objects[self._task.object]
-        guide = self._guides[own]
-        check(guide.reach, target + np.array([0.0, 0.0, TOUCH]), self._task.object)
-        push, left = guide.down_to(stage.q[own], target, HOVER, TOUCH)
-        return with_others(stage, self._guides, own, target, push, left)
 
 
 def check(reach: Reach, point: FloatArray, what: str) -> None:
@@ -122,10 +112,19 @@ def with_others(
     return Wish(pushes, openings)
 
 
-def errand_for(task: Task, guides: Mapping[str, ArmGuide]) -> Errand:
-    """Return the errand of a task."""
-    if isinstance(task, TouchTask):
-        return Touch(task, guides)
-    if isinstance(task, (BowlTask, PlayTask)):
-        raise ValueError(f"the teacher cannot do {task} yet")
-    raise TypeError(task)
+class Touch:
+    """The tool centre goes over the block and down onto it; the other hand makes room."""
+
+    def __init__(self, task: TouchTask, guides: Mapping[str, ArmGuide]) -> None:
+        self._task, self._guides = task, guides
+
+    def begin(self, stage: Stage) -> None:
+        """Nothing is carried."""
+
+    def wish(self, stage: Stage) -> Wish:
+        """What to do now."""
+        own, target = self._task.group, stage.objects[self._task.object]
+        guide = self._guides[own]
+        check(guide.reach, target + np.array([0.0, 0.0, TOUCH]), self._task.object)
+        push, left = guide.down_to(stage.q[own], target, HOVER, TOUCH)
+        return with_others(stage, self._guides, own, target, push, left)

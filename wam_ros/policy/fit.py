@@ -59,3 +59,19 @@ def _keys(contract: Contract, adapter: Adapter) -> Iterator[str]:
             f"relative action keys are {', '.join(sorted(adapter.relative)) or 'none'} in the "
             f"checkpoint and {', '.join(sorted(relative)) or 'none'} in the contract"
         )
+
+
+def view_note(contract: Contract, size: tuple[int, int] | None) -> str:
+    """What is lost because live views are not of the ``size`` (height, width) a model takes.
+
+    Empty when they are, or when the model does not say. Such views are scaled, so it is a loss of
+    detail and no error.
+    """
+    ours = (contract.view_height, contract.view_width)
+    if size is None or size == ours:
+        return ""
+    return (
+        f"the model takes views of {size[1]}x{size[0]}, the contract of {contract.robot} publishes "
+        f"{ours[1]}x{ours[0]}, which are scaled; for views as it was trained on, write "
+        f"view: {{width: {size[1]}, height: {size[0]}}} into the contract"
+    )

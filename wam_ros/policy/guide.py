@@ -81,10 +81,20 @@ class ArmGuide:
         left = self.left(q, self.reach.goal(point + np.array([0.0, 0.0, foot])).q)
         push = self.towards(q, goal, max(left, self.left(q, goal)))
         high = (tip[2] - point[2] - foot) / (hover - foot)
-        rise = (1.0 - inside) * (1.0 - smooth((high - 0.3) / 0.5))
-        if rise > 0.0:
-            push = self._mix(push, self.up(q), rise)
-        return push, left
+        return self.rise(q, push, high, (0.3, 0.8), 1.0 - inside), left
+
+    def rise(
+        self,
+        q: FloatArray,
+        push: Push,
+        height: float,
+        between: tuple[float, float],
+        most: float = 1.0,
+    ) -> Push:
+        """Blend ``push`` with a way straight up, which alone counts below ``between``."""
+        low, high = between
+        share = most * (1.0 - smooth((height - low) / (high - low)))
+        return self._mix(push, self.up(q), share) if share > 0.0 else push
 
     def up(self, q: FloatArray) -> FloatArray:
         """Direction ``(D,)`` that lifts the tool centre straight up and hardly turns the hand."""

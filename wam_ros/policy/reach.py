@@ -27,6 +27,8 @@ STAY = 0.01
 """Metres that one radian of departure from the home pose counts for, per joint."""
 MARGIN = 0.03
 """Distance (rad) that goals keep from joint limits."""
+GRID = 5e-4
+"""Grid (m) of the points that goals are found for."""
 _POINT = 20.0
 """Weight of the point over the two soft wishes: errors below a millimetre remain."""
 _KEPT = 4096
@@ -73,6 +75,8 @@ class Reach:
         self._high = np.array([j.limits.upper for j in group.joints]) - MARGIN
         pose = self.pose(self.home)
         self.rotation = pose[:3, :3] if rotation is None else rotation
+        self._home_rotation = pose[:3, :3]
+        self._turn = rotation_vector(self.rotation @ pose[:3, :3].T)
         self.home_tip: FloatArray = pose[:3, 3]
         self._found: OrderedDict[bytes, Posture] = OrderedDict()
 
@@ -104,12 +108,16 @@ class Reach:
         return pose, np.vstack([np.cross(spin, arm).T, spin.T]) * self._scale
 
     def goal(self, point: FloatArray) -> Posture:
-        """Joint positions with the tool centre at ``point`` ``(3,)`` in the root frame (m)."""
-        key = np.asarray(point, dtype=np.float64).tobytes()
+        """Joint positions with the tool centre at ``point`` ``(3,)`` in the root frame (m).
+
+        Answers are kept by half millimetres: a block at rest trembles by less.
+        """
+        point = GRID * np.round(np.asarray(point, dtype=np.float64) / GRID)
+        key = point.tobytes()
         if key in self._found:
             self._found.move_to_end(key)
             return self._found[key]
-        posture = self._follow(np.asarray(point, dtype=np.float64))
+        posture = self._follow(point)
         self._found[key] = posture
         if len(self._found) > _KEPT:
             self._found.popitem(last=False)
@@ -120,15 +128,18 @@ class Reach:
         count = max(1, int(np.ceil(np.linalg.norm(line) / STEP)))
         q = self.home.copy()
         for i in range(1, count):
-            q = self._descend(q, self.home_tip + line * i / count, 2)
-        q = self._descend(q, point, 60)
+            part = _rotation(self._turn * i / count) @ self._home_rotation
+            q = self._descend(q, self.home_tip + line * i / count, part, 2)
+        q = self._descend(q, point, self.rotation, 60)
         return Posture(q, float(np.linalg.norm(self.pose(q)[:3, 3] - point)))
 
-    def _descend(self, q: FloatArray, point: FloatArray, most: int) -> FloatArray:
+    def _descend(
+        self, q: FloatArray, point: FloatArray, rotation: FloatArray, most: int
+    ) -> FloatArray:
         """Gauss-Newton steps with limits as active set."""
         for _ in range(most):
             pose, jac = self.jacobian(q)
-            turn = rotation_vector(self.rotation @ pose[:3, :3].T)
+            turn = rotation_vector(rotation @ pose[:3, :3].T)
             wish = np.concatenate(
                 [_POINT * (point - pose[:3, 3]), TURN * turn, STAY * (self.home - q)]
             )
@@ -144,9 +155,15 @@ class Reach:
                 free &= ~stuck
             largest = float(np.max(np.abs(step)))
             q = np.clip(q + step * min(1.0, 0.2 / max(largest, 1e-12)), self._low, self._high)
-            if largest < 1e-6:
+            if largest < 1e-5:
                 break
         return q
+
+
+def _rotation(vector: FloatArray) -> FloatArray:
+    """Rotation ``(3, 3)`` of axis times angle ``(3,)``."""
+    angle = float(np.linalg.norm(vector))
+    return axis_angle(vector / angle, angle) if angle > 0.0 else np.eye(3)
 
 
 def _chain(
@@ -178,6 +195,13 @@ def _chain(
     return start, parts
 
 
-def wanted_rotation(robot: str, group: str) -> FloatArray | None:
-    """Orientation of the hand ``(3, 3)`` wanted at the blocks; None for the one at home."""
-    return None
+def wanted_rotation(robot: str) -> FloatArray | None:
+    """Orientation of the hands ``(3, 3)`` wanted at the blocks; None for the one at home.
+
+    YAM's hand is level at home and would lie on the table at the blocks; it is pitched 60 degrees
+    down.
+    """
+    if robot != "yam":
+        return None
+    x, z = np.array([0.0, -1.0, 0.0]), np.array([0.5, 0.0, -np.sqrt(0.75)])
+    return np.stack([x, np.cross(z, x), z], axis=1)

@@ -16,11 +16,13 @@ from wam_ros.contract.data import ActionChunk, FloatArray
 from wam_ros.contract.kinematics import Kinematics
 from wam_ros.contract.model import Contract
 from wam_ros.policy.base import PolicyError, Window
-from wam_ros.policy.errands import Errand, Stage, errand_for
+from wam_ros.policy.bowl import Bowl
+from wam_ros.policy.errands import Errand, Stage, Touch
 from wam_ros.policy.guide import ArmGuide
+from wam_ros.policy.play import Play
 from wam_ros.policy.reach import Reach, wanted_rotation
 from wam_ros.resources import share
-from wam_ros.sim.tasks import Task, arms, gripper_of, parse_instruction
+from wam_ros.sim.tasks import BowlTask, Task, TouchTask, arms, gripper_of, parse_instruction
 from wam_ros.sim.urdf import expand
 
 RAMP = 0.15
@@ -33,22 +35,26 @@ class ScriptedPolicy:
     """Touches blocks, puts them into the bowl, plays.
 
     ``latency`` seconds pass in every call, as they would in a model, by ``clock`` and ``sleep``.
+    ``play_seed`` fixes where its hands go when it is told to play; it may be changed between
+    instructions.
     """
 
     name = "scripted"
-    model = "touch teacher (true poses, no vision)"
+    model = "teacher (true poses, no vision)"
     precision = ""
     needs_objects = True
 
     def __init__(
         self,
         latency: float = 0.1,
+        play_seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if latency < 0:
             raise ValueError(f"latency {latency} s must not be negative")
-        self._latency, self._clock, self._sleep = latency, clock, sleep
+        self._latency, self.play_seed = latency, play_seed
+        self._clock, self._sleep = clock, sleep
         self._task: Task | None = None
         self._errand: Errand | None = None
         self._last: _Announced | None = None
@@ -59,7 +65,7 @@ class ScriptedPolicy:
         self._contract = contract
         tree = Kinematics(expand(path if path.is_absolute() else share() / path))
         self._arms = {
-            g.name: ArmGuide(Reach(contract, tree, g, wanted_rotation(contract.robot, g.name)))
+            g.name: ArmGuide(Reach(contract, tree, g, wanted_rotation(contract.robot)))
             for g in contract.groups
             if g.role == "arm"
         }
@@ -73,7 +79,7 @@ class ScriptedPolicy:
     def reset(self, instruction: str) -> None:
         """Understand the instruction; raises InstructionError (a ValueError) when it is not."""
         self._task = parse_instruction(instruction, self._contract)
-        self._errand = errand_for(self._task, self._arms)
+        self._errand = self._make_errand(self._task)
         self._last = None
 
     def infer(self, window: Window) -> ActionChunk:
@@ -94,12 +100,34 @@ class ScriptedPolicy:
     def close(self) -> None:
         """Nothing to free."""
 
+    def _make_errand(self, task: Task) -> Errand:
+        if isinstance(task, TouchTask):
+            return Touch(task, self._arms)
+        if isinstance(task, BowlTask):
+            return Bowl(task, self._arms, self._width(task.group))
+        return Play(self._contract.robot, self._arms, self.play_seed)
+
+    def _gripper(self, arm: str) -> tuple[str, float, float]:
+        """Joint of an arm's gripper, and where it is shut and open."""
+        group = self._contract.group(self._grippers[arm] or "")
+        return (
+            group.joints[0].name,
+            float(group.closed_value or 0.0),
+            float(group.open_value or 0.0),
+        )
+
+    def _width(self, arm: str) -> float:
+        """How far (m) the fingers of an arm are apart when open."""
+        joint, shut, wide = self._gripper(arm)
+        return abs(wide - shut) * sum(abs(s) for _, s, _ in self._contract.joints[joint].urdf)
+
     # ---- imagining -----------------------------------------------------------------------------
 
     def _begin(
         self, measured: dict[str, float], window: Window, started: float
     ) -> tuple[Stage, dict[str, float], float]:
         """Where the imagined motion starts: as last announced while the arms follow it."""
+        assert self._errand is not None
         speeds = dict.fromkeys(self._arms, 0.0)
         values, hold = measured, 0.0
         t0 = window.newest.t0
@@ -110,21 +138,26 @@ class ScriptedPolicy:
                 names = [n for a in self._arms.values() for n in a.reach.names]
                 if max(abs(announced[n] - measured[n]) for n in names) < FOLLOWED:
                     values, speeds = {**measured, **announced}, self._last.speeds_at(t0)
-            if values is measured:
-                # Rows that will be over before this chunk arrives hold still.
+            if values is measured and self._last is not None:
+                # Rows that will be over before this chunk arrives hold still. Those of the first
+                # chunk start on arrival.
                 hold = self._clock() - started + self._latency
         opening = {}
-        for arm, name in self._grippers.items():
-            if name is not None:
-                group = self._contract.group(name)
-                shut, wide = float(group.closed_value or 0.0), float(group.open_value or 0.0)
-                opening[arm] = (measured[group.joints[0].name] - shut) / (wide - shut)
+        for arm in self._arms:
+            if self._grippers[arm] is not None:
+                joint, shut, wide = self._gripper(arm)
+                opening[arm] = (measured[joint] - shut) / (wide - shut)
         q = {
-            arm: np.array([values[n] for n in guide.reach.names])
+            arm: np.array([measured[n] for n in guide.reach.names])
             for arm, guide in self._arms.items()
         }
         objects = {n: np.array(p, dtype=float) for n, p in window.objects.items()}
-        return Stage(q, opening, objects), speeds, hold
+        stage = Stage(q, opening, objects)
+        self._errand.begin(stage)
+        for arm, guide in self._arms.items():  # what is carried comes along to where the arm leads
+            ahead = np.array([values[n] for n in guide.reach.names])
+            stage.move(arm, ahead - stage.q[arm], guide.reach)
+        return stage, speeds, hold
 
     def _imagine(
         self,
@@ -147,12 +180,10 @@ class ScriptedPolicy:
             wish = self._errand.wish(stage)
             for arm in self._arms:
                 rows[i, columns[arm]] = stage.q[arm]
-                name = self._grippers[arm]
-                if name is not None and arm in wish.opening:
-                    group = c.group(name)
-                    shut, wide = float(group.closed_value or 0.0), float(group.open_value or 0.0)
+                if self._grippers[arm] is not None and arm in wish.opening:
+                    joint, shut, wide = self._gripper(arm)
                     value = shut + wish.opening[arm] * (wide - shut)
-                    rows[i, c.action_names.index(group.joints[0].name)] = value
+                    rows[i, c.action_names.index(joint)] = value
             history.append(dict(speeds))
             if i * period < hold:
                 continue

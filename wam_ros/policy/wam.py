@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,42 @@ import numpy as np
 
 from wam_ros.contract.data import ActionChunk, FloatArray, Observation
 from wam_ros.contract.model import Contract
-from wam_ros.policy.base import PolicyError, Window, device_lost
+from wam_ros.policy.base import Afterthought, PolicyError, Window, device_lost
 from wam_ros.policy.fit import differences
 
 CONTEXT_RESET = 1
 _PRECISIONS = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
+
+
+def wants_video(options: Any) -> bool:
+    """Whether imagining the video to its end is cheap: one forward in ten of a call, at most.
+
+    Actions need no unconditional pass in the last step (none at all in one-step operation), the
+    video does: 1 forward on top of 17 with 8 transformer steps, 2 on top of 2 with one. A schedule
+    that leaves noise on the video shows nothing worth the work.
+
+    Parameters
+    ----------
+    options
+        The `CallOptions` of a call.
+    """
+    from wam_ros.wam.skipping import static_steps
+
+    if options.final_noise > 0.0:
+        return False
+    if options.guidance == 1.0 or options.dynamic:
+        return True
+    n = len(static_steps(options.steps, options.dit_steps))
+    without = 1 + n + (n if n > 1 else 0)  # prefills and denoising forwards
+    return 2 * (n + 1) - without <= 0.1 * without
+
+
+def _out_of_memory(err: BaseException) -> bool:
+    return type(err).__name__ == "OutOfMemoryError" and not device_lost(err)
+
+
+def _line(err: BaseException) -> str:
+    return (str(err).splitlines() or [""])[0]
 
 
 class WamPolicy:
@@ -28,7 +61,10 @@ class WamPolicy:
         ``checkpoint`` (folder in the released layout), ``base`` (for LoRA checkpoints),
         ``tokenizer`` (folder; the checkpoint's own by default), ``device`` (``auto``, ``cuda``,
         ``cuda:1``, ``cpu``), ``precision`` (``bf16``, ``fp32``, ``fp16``; ``auto`` takes bf16 on a
-        GPU and fp32 on a CPU), ``frames`` (per call: 4, 8 or 9), ``steps`` (0: the checkpoint's).
+        GPU and fp32 on a CPU), ``frames`` (per call: 4, 8 or 9), ``steps`` (0: the checkpoint's),
+        ``ranks`` (2: guidance on two devices, the second in a child process; ``device`` may name
+        both with a comma), ``imagined_video`` (``true``, ``false``, or ``auto``: see
+        `wants_video`; false by default).
     """
 
     name = "wam"
@@ -46,14 +82,19 @@ class WamPolicy:
             raise PolicyError(f"precision:={self.precision} is not auto, bf16, fp32 or fp16")
         self._frames = int(options.get("frames", 4))
         self._steps = int(options.get("steps", 0))
+        self._ranks_wanted = int(options.get("ranks", 1) or 1)
+        self._ranks: Any = None
+        self._video = str(options.get("imagined_video", "false") or "false").lower()
+        if self._video not in ("auto", "true", "false"):
+            raise PolicyError(f"imagined_video:={self._video} is not auto, true or false")
         self.model = self._folder.name
         self.frame_rows: tuple[int, ...] = (0,)
         self.view_size: tuple[int, int] | None = None
         """(height, width) that the checkpoint takes every camera at."""
         self.context_fill = 0.0
-        self.surprise = math.nan
         self.seconds: dict[str, float] = {}
         self._session: Any = None
+        self._thought: Afterthought | None = None
         self._last_t0 = -math.inf
         self._rows = 0.0
 
@@ -72,7 +113,7 @@ class WamPolicy:
             import torch
 
             from wam_ros.wam.adapter import Adapter
-            from wam_ros.wam.checkpoint.load import load
+            from wam_ros.wam.savings import Savings
         except ImportError as err:
             raise PolicyError(
                 f"policy wam needs {err.name}, which this Python does not have; "
@@ -82,16 +123,23 @@ class WamPolicy:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.precision == "auto":
-            self.precision = "fp32" if device == "cpu" else "bf16"
+            self.precision = "fp32" if device.startswith("cpu") else "bf16"
+        savings = dataclasses.replace(Savings.all(), batched_cfg=False)
         try:
             tokenizer = self._tokenizer()
-            dtype = getattr(torch, _PRECISIONS[self.precision])
-            loaded = load(self._folder, self._base, device, dtype)
+            loaded = self._load(device, savings)
             adapter = Adapter.of(
                 loaded.config, loaded.metadata or {}, contract.embodiment, loaded.experiment
             )
         except (ValueError, OSError) as err:
             raise PolicyError(f"{self._folder}: {err}") from err
+        except RuntimeError as err:
+            if not _out_of_memory(err):
+                raise
+            raise PolicyError(
+                f"{self._folder.name} does not fit on {device} in {self.precision}: "
+                f"{_line(err)} Free the GPU of other programs, or choose a lower precision"
+            ) from err
         found = differences(contract, adapter)
         if found:
             raise PolicyError(
@@ -99,7 +147,28 @@ class WamPolicy:
                 + "; ".join(found)
             )
         self._contract, self._adapter, self._torch = contract, adapter, torch
-        self._begin(loaded, tokenizer)
+        self._begin(loaded, tokenizer, savings)
+
+    def _load(self, device: str, savings: Any) -> Any:
+        """The checkpoint; with two ranks the other one loads its part at the same time."""
+        import torch
+
+        from wam_ros.policy.ranks import Ranks, devices
+        from wam_ros.wam.checkpoint.load import load
+
+        own, *others = devices(device, self._ranks_wanted)
+        dtype = _PRECISIONS[self.precision]
+
+        def work() -> Any:
+            return load(self._folder, self._base, own, getattr(torch, dtype))
+
+        if not others:
+            return work()
+        arguments = {
+            "folder": str(self._folder), "base": self._base, "device": others[0], "dtype": dtype,
+        }  # fmt: skip
+        self._ranks = Ranks(arguments, savings, own)
+        return self._ranks.alongside(work)
 
     def _tokenizer(self) -> Any:
         from wam_ros.wam.text import Tokenizer
@@ -114,21 +183,21 @@ class WamPolicy:
             "(google/umt5-xxl's tokenizer files)"
         )
 
-    def _begin(self, loaded: Any, make_tokenizer: Any) -> None:
+    def _begin(self, loaded: Any, make_tokenizer: Any, savings: Any) -> None:
         from wam_ros.wam import prompts
         from wam_ros.wam.head import CallOptions, PolicyHead
-        from wam_ros.wam.savings import Savings
         from wam_ros.wam.session import Session
 
         adapter, n = self._adapter, loaded.networks
         tokenizer = make_tokenizer(loaded.config.dit.text_len)
-        savings = dataclasses.replace(Savings.all(), batched_cfg=False)
-        head = PolicyHead(
-            loaded.config, n.dit, n.text, n.image, n.vae, tokenizer(prompts.NEGATIVE), savings
-        )
-        options = dataclasses.replace(CallOptions.of(loaded.config.head), want_video=False)
+        branches = self._ranks.branches(n.dit) if self._ranks else None
+        negative = tokenizer(prompts.NEGATIVE)
+        head = PolicyHead(loaded.config, n.dit, n.text, n.image, n.vae, negative, savings, branches)
+        options = CallOptions.of(loaded.config.head)
         if self._steps:
             options = dataclasses.replace(options, steps=self._steps)
+        video = wants_video(options) if self._video == "auto" else self._video == "true"
+        options = dataclasses.replace(options, want_video=video)
         self._session = Session(
             head,
             lambda text: tokenizer(adapter.prompt(text)),
@@ -153,6 +222,10 @@ class WamPolicy:
         self.infer(Window((Observation(0.0, views, home),)))
         block = tuple(Observation(i * period, views, home) for i in range(1, horizon + 1))
         self.infer(Window(block, executed_rows=float(horizon)))
+        thought = self.imagine()
+        if thought is not None:
+            thought.surprise()
+            deque(thought.frames, maxlen=0)
         self._session.reset()
 
     # ---- calls ---------------------------------------------------------------------------------
@@ -160,6 +233,7 @@ class WamPolicy:
     def reset(self, instruction: str) -> None:
         """Forget what was seen; the next call opens a window for ``instruction``."""
         self._session.reset()
+        self._thought = None
         self._session.instruct(instruction)
         self._last_t0, self._rows = -math.inf, 0.0
 
@@ -179,22 +253,24 @@ class WamPolicy:
             self._observe(window)
             normalised = self._torch.from_numpy(self._adapter.state(state))
             rows = self._rows if window.cadence == "async" and self._rows >= 1.0 else None
-            chunk = session.chunk(normalised, rows)
+            with self._ranks.call(session) if self._ranks else nullcontext():
+                chunk = session.chunk(normalised, rows)
         except ValueError as err:
             session.reset()
             raise PolicyError(f"{self.model}: {err}") from err
         except Exception as err:
             session.reset()
-            if type(err).__name__ != "OutOfMemoryError" or device_lost(err):
+            if not _out_of_memory(err):
                 raise
             self._torch.cuda.empty_cache()
             raise PolicyError(
-                f"{self.model}: out of GPU memory: {str(err).splitlines()[0]} Free the GPU of "
+                f"{self.model}: out of GPU memory: {_line(err)} Free the GPU of "
                 "other programs, or choose a lower precision; starting a new window"
             ) from err
         self._last_t0 = newest.t0
         self.context_fill = chunk.context[0] / max(chunk.context[1], 1)
-        self.surprise, self.seconds = chunk.surprise, dict(chunk.seconds)
+        self.seconds = dict(chunk.seconds)
+        self._thought = self._think(chunk)
         actions = self._adapter.chunk(chunk.actions.numpy()[None], state)
         by_key = {k.key: k for k in self._contract.action}
         keys = [by_key[k] for k in self._adapter.action_keys]
@@ -207,6 +283,24 @@ class WamPolicy:
             anchor_state=newest.state.copy(),
             context_flags=CONTEXT_RESET if chunk.reset else 0,
         )
+
+    def imagine(self) -> Afterthought | None:
+        """What the last call imagined, and how wrong the one before it was."""
+        return self._thought
+
+    def _think(self, chunk: Any) -> Afterthought:
+        from wam_ros.wam import imagined
+
+        head, period = self._session.head, self._contract.rates.step_period
+
+        def surprise() -> float:
+            return math.nan if chunk.judgement is None else float(chunk.judgement.value(head))
+
+        def frames() -> Iterator[tuple[float, Any]]:
+            for row, frame in imagined.frames(head, chunk.result):
+                yield chunk.stamp + row * period, frame.numpy()
+
+        return Afterthought(surprise, frames())
 
     def _observe(self, window: Window) -> None:
         """Tell the session what was seen at which row of the last chunk.
@@ -252,11 +346,18 @@ class WamPolicy:
             used = self._torch.cuda.memory_allocated(device) / 2**30
             peak = self._torch.cuda.max_memory_allocated(device) / 2**30
             said |= {"GPU memory (GiB)": f"{used:.1f}", "GPU memory, most (GiB)": f"{peak:.1f}"}
-        return said
+        return said | (self._ranks.diagnostics() if self._ranks else {})
+
+    @property
+    def notice(self) -> str:
+        """What people should know while it lasts, for `policy_state`."""
+        return str(self._ranks.notice) if self._ranks else ""
 
     def close(self) -> None:
-        """Let the weights go."""
-        self._session = None
+        """Let the weights go, and the other rank."""
+        if self._ranks:
+            self._ranks.close()
+        self._session = self._thought = None
         torch = getattr(self, "_torch", None)
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()

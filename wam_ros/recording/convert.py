@@ -224,8 +224,20 @@ def _pictures(
 
 def _pixels(frames: list[Any]) -> dict[str, Any]:
     """Per-channel statistics of sampled frames, 0..1 and shaped (3, 1, 1) as LeRobot has them."""
-    flat = np.concatenate([f.reshape(-1, 3) for f in frames]).astype(np.float64) / 255.0
-    parts = {"min": flat.min(0), "max": flat.max(0), "mean": flat.mean(0), "std": flat.std(0)}
+    # From counts per level: exact, and a tenth of the time of the pixels themselves.
+    levels = np.arange(256) / 255.0
+    count = np.zeros((3, 256))
+    for frame in frames:
+        for c in range(3):
+            count[c] += np.bincount(frame[..., c].ravel(), minlength=256)
+    share = count / count.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    parts = {
+        "min": np.array([levels[c > 0][0] for c in count]),
+        "max": np.array([levels[c > 0][-1] for c in count]),
+        "mean": mean,
+        "std": np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0)),
+    }
     values = {k: v.reshape(3, 1, 1).tolist() for k, v in parts.items()}
     return {**values, "count": [len(frames)]}
 

@@ -21,37 +21,12 @@ from wam_ros.recording.convert import Options, convert_bag, key_of
 from wam_ros.recording.episode import Episode
 from wam_ros.recording.gear import DatasetError, write_gear_metadata
 from wam_ros.recording.layout import Layout, annotation_key, language_columns, layout_of, video_key
-from wam_ros.recording.recorder import DISCARDED
 from wam_ros.recording.video import CODEC, PIXELS
 
 CACHE = ".episodes"
 """Converted episodes; a second run takes from here what has not changed."""
 _CHUNK = 1000
 _CHUNK_DIR = "chunk-{:03d}"
-
-
-def find_bags(paths: Sequence[Path]) -> list[Path]:
-    """Bags at or below ``paths``, by name; discarded ones are left out.
-
-    Raises
-    ------
-    DatasetError
-        A path that does not exist, or that holds no bag.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        if not path.exists():
-            raise DatasetError(f"{path} does not exist")
-        files = [path] if path.is_file() else sorted(path.rglob("*.mcap"))
-        bags = [f.parent if (f.parent / "metadata.yaml").is_file() else f for f in files]
-        bags = [b for b in bags if DISCARDED not in b.parts]
-        if not bags:
-            hint = (
-                " (only .db3: convert with `ros2 bag convert`)" if any(path.rglob("*.db3")) else ""
-            )
-            raise DatasetError(f"{path} holds no .mcap bag{hint}")
-        found.update(dict.fromkeys(b.resolve() for b in bags))
-    return sorted(found, key=lambda b: (b.name, str(b)))
 
 
 def convert_all(

@@ -6,6 +6,7 @@ import json
 import platform
 import tempfile
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=16)
+def _contract(robot: str, text: str) -> Contract:
+    """Hundreds of episodes share one contract; reading it takes longer than some episodes do."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{robot}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_contract(path)
+
+
 @dataclass(frozen=True)
 class Episode:
     """Robot, contract (the YAML itself), instruction and verdict of one bag."""
@@ -53,10 +63,7 @@ class Episode:
         ContractError
             The text in the bag does not fit this version's schema.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{self.robot}.yaml"
-            path.write_text(self.contract_text, encoding="utf-8")
-            return load_contract(path)
+        return _contract(self.robot, self.contract_text)
 
     def as_record(self) -> dict[str, str]:
         """As an MCAP metadata record (text to text)."""

@@ -1,16 +1,15 @@
-"""The keyboard view of `wam record`: one key, one act, and always the state in sight."""
+"""The keys of `wam record`: one key, one act. What is on the screen is `screen`'s."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import sys
 import termios
 import tty
 from collections.abc import Iterator
 from typing import Protocol
-
-HELP = "space start/stop   s success   f failure   d discard   u discard last   q quit"
 
 
 class Client(Protocol):
@@ -37,7 +36,12 @@ class Keys:
     def __init__(self, client: Client, instruction: str = "") -> None:
         self._client, self._instruction = client, instruction
         self.message = ""
-        self.asking = False
+        self._asked = False
+
+    @property
+    def asking(self) -> bool:
+        """Whether space was pressed to stop and the verdict is still open."""
+        return self._asked and self.recording
 
     @property
     def recording(self) -> bool:
@@ -46,56 +50,47 @@ class Keys:
 
     def press(self, key: str) -> bool:
         """Act on a key; False when the person wants to leave."""
+        self.message = ""
         if key == "q":
             if self.recording:
                 self.message = "an episode is running: end it with s, f or d first"
                 return True
             return False
         if key == " ":
-            if not self.recording:
-                self._say(self._client.start(self._instruction))
+            if self.recording:
+                self._asked = True
             else:
-                self.asking = True
-                self.message = "how did it go? s success, f failure, d discard"
+                self._say(self._client.start(self._instruction), recording=True)
         elif key in "sf":
-            self._say(self._client.stop("success" if key == "s" else "failure"))
+            self._say(self._client.stop("success" if key == "s" else "failure"), recording=False)
         elif key == "d":
             if self.recording:
-                self._say(self._client.stop("discard"))
+                self._say(self._client.stop("discard"), recording=False)
             else:
                 self.message = "nothing is being recorded; u discards the last episode"
         elif key == "u":
             if self.recording:
                 self.message = "an episode is running; d discards it"
             else:
-                self._say(self._client.stop("discard"))
+                self._say(self._client.stop("discard"), recording=False)
         else:
-            self.message = HELP
+            self.message = "no such key"
         return True
 
-    def _say(self, answer: tuple[bool, str]) -> None:
-        self.asking = False
+    def say(self, text: str) -> None:
+        """Show a line until the next key."""
+        self.message = text
+
+    def _say(self, answer: tuple[bool, str], recording: bool) -> None:
+        self._asked = False
+        if answer[0]:  # the next report may be half a second away, the next key not
+            self._client.status["recording"] = str(recording).lower()
         self.message = answer[1] if answer[0] else f"NOT DONE: {answer[1]}"
 
-    def lines(self) -> list[str]:
-        """The view as text: state, what to say, warnings, keys."""
-        s = self._client.status
-        if not s:
-            return ["waiting for the recorder ...", HELP]
-        lost = int(s.get("lost", "0")) + int(s.get("overflow", "0"))
-        name = s.get("path", "").rsplit("/", 1)[-1]
-        state = (
-            f"● REC {float(s.get('seconds', '0')):6.1f} s  {float(s.get('megabytes', '0')):8.1f} MB"
-            f"  {s.get('messages', '0')} messages, {lost} lost  {name}"
-            if self.recording
-            else f"○ ready, {s.get('episodes', '0')} episodes recorded"
-        )
-        instruction = self._instruction or s.get("instruction", "") or "(none)"
-        out = [state, f"instruction: {instruction}"]
-        if self.message:
-            out.append(self.message)
-        out += [f"! {w}" for w in s.get("warnings", "").splitlines()[:6]]
-        return [*out, HELP]
+    @property
+    def instruction(self) -> str:
+        """What the next episode is, or the running one was, asked to do."""
+        return self._instruction or self._client.status.get("instruction", "")
 
 
 @contextlib.contextmanager
@@ -111,6 +106,8 @@ def raw_keys() -> Iterator[None]:
 
 
 def pressed() -> str:
-    """A key that waits on standard input, or an empty text."""
-    ready, _, _ = select.select([sys.stdin], [], [], 0.0)
-    return sys.stdin.read(1) if ready else ""
+    """The keys that wait on standard input, in order."""
+    # Not through sys.stdin: its buffer would hide the second of two keys from select.
+    fd = sys.stdin.fileno()
+    ready, _, _ = select.select([fd], [], [], 0.0)
+    return os.read(fd, 64).decode(errors="ignore") if ready else ""

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 FILE = "metadata.yaml"
+# Ten times as fast where libyaml is there, and it is with every common build of PyYAML.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FOREVER = {"sec": 9223372036, "nsec": 854775807}
 
 
@@ -97,7 +99,7 @@ def write(
 def read(folder: Path) -> dict[str, Any]:
     """The ``rosbag2_bagfile_information`` of a bag; empty when there is none that can be read."""
     try:
-        value = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+        value = yaml.load((folder / FILE).read_text(encoding="utf-8"), Loader=_LOADER)
         return dict(value["rosbag2_bagfile_information"])
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return {}

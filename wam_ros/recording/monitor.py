@@ -65,6 +65,12 @@ class TopicMonitor:
             return 0.0
         return (len(self._arrivals) - 1) / max(1e-9, self._arrivals[-1] - self._arrivals[0])
 
+    def current(self, now: float) -> float:
+        """Arrivals per second, 0 once the topic has fallen silent."""
+        rate = self.measured()
+        silent = now - self._arrivals[-1] if self._arrivals else 0.0
+        return rate if rate and silent < max(1.0, 5.0 / rate) else 0.0
+
     def warning(self, now: float, since: float) -> str:
         """What is wrong, in one sentence; empty when nothing is.
 

@@ -8,10 +8,10 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wam_ros.recording import metadata
 from wam_ros.recording.bag import BagWriter
@@ -27,6 +27,20 @@ _QUEUE_BYTES = 512 * 1024 * 1024
 
 class RecorderError(RuntimeError):
     """An episode that cannot be started, ended or discarded; says why and what to do."""
+
+
+class Arrival(NamedTuple):
+    """One serialized message as it came: ``arrival`` in s on the monotonic clock, rest in ns.
+
+    ``sequence`` counts its publisher's messages, None where that is not known.
+    """
+
+    topic: str
+    data: bytes
+    log_ns: int
+    publish_ns: int
+    sequence: int | None
+    arrival: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,8 @@ class Status:
     warnings: tuple[str, ...]
     episodes: int
     last: str
+    rates: dict[str, float]
+    """Topic -> messages per second at present, also between episodes."""
 
 
 class Recorder:
@@ -65,6 +81,8 @@ class Recorder:
         Builds the Episode for an instruction.
     on_abort
         Called with the reason when the disk guard ends an episode by itself.
+    on_thread
+        Called first by the thread that writes, for example to lower its priority.
     """
 
     def __init__(
@@ -72,8 +90,10 @@ class Recorder:
         settings: Settings,
         make_episode: Callable[[str], Episode],
         on_abort: Callable[[str], None] = lambda _: None,
+        on_thread: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings, self._make, self._on_abort = settings, make_episode, on_abort
+        self._on_thread = on_thread
         self._guard = DiskGuard(settings.out, settings.min_free)
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -81,6 +101,7 @@ class Recorder:
         self._bag: BagWriter | None = None
         self._thread: threading.Thread | None = None
         self._monitors: dict[str, TopicMonitor] = {}
+        self._idle: dict[str, TopicMonitor] = {}
         self._began = 0.0
         self._overflow = 0
         self._failed = ""
@@ -123,7 +144,7 @@ class Recorder:
                 bag = BagWriter(self._name(instruction), episode, self._settings.compression)
             except OSError as err:
                 raise RecorderError(f"cannot write to {self._settings.out}: {err}") from err
-            self._monitors = {}
+            self._monitors, self._idle = {}, {}
             for topic in topics:
                 try:
                     bag.add_topic(topic)
@@ -148,33 +169,44 @@ class Recorder:
             self._thread.start()
             return bag.folder
 
-    def put(
-        self, topic: str, data: bytes, log_ns: int, publish_ns: int, sequence: int | None
-    ) -> None:
-        """Take one serialized message; returns at once, also while the disk is slow."""
-        monitor = self._monitors.get(topic)
-        if self._bag is None or monitor is None:
-            return
-        monitor.add(time.monotonic(), data, sequence)
-        if self._queued > _QUEUE_BYTES:
-            self._overflow += 1  # memory is finite; said in the status and in the report
-            return
-        self._queued += len(data)
-        self._queue.put((topic, data, log_ns, publish_ns, sequence or 0))
+    def put(self, arrivals: Sequence[Arrival]) -> None:
+        """Take serialized messages; returns at once, also while the disk is slow.
 
-    def _write(self, bag: BagWriter, messages: queue.SimpleQueue[Any]) -> None:
+        Between episodes they are counted, so that `status` can tell who is there, and dropped.
+        """
+        if self._bag is None:
+            for message in arrivals:
+                watch = self._idle.setdefault(message.topic, TopicMonitor(message.topic))
+                watch.add(message.arrival, message.data, message.sequence)
+            return
+        accepted = []
+        for message in arrivals:
+            monitor = self._monitors.get(message.topic)
+            if monitor is None:
+                continue
+            monitor.add(message.arrival, message.data, message.sequence)
+            if self._queued > _QUEUE_BYTES:
+                self._overflow += 1  # memory is finite; said in the status and in the report
+                continue
+            self._queued += len(message.data)
+            accepted.append(message)
+        if accepted:
+            self._queue.put(accepted)
+
+    def _write(self, bag: BagWriter, batches: queue.SimpleQueue[Any]) -> None:
+        self._on_thread()
         checked = time.monotonic()
         while True:
             try:
-                item = messages.get(timeout=0.2)
+                batch = batches.get(timeout=0.5)
             except queue.Empty:
-                item = ()
-            if item is None:
+                batch = ()
+            if batch is None:
                 return
             try:
-                if item:
-                    bag.write(*item)
-                    self._queued -= len(item[1])
+                for topic, data, log_ns, publish_ns, sequence, _ in batch:
+                    bag.write(topic, data, log_ns, publish_ns, sequence or 0)
+                    self._queued -= len(data)
                 bag.flush_if_due()
             except OSError as err:
                 self._abort(bag, f"cannot write {bag.folder}: {err}")
@@ -224,33 +256,35 @@ class Recorder:
                 raise RecorderError(
                     f"{bag.folder} could not be finished ({err}); it is repaired at next start"
                 ) from err
+            if verdict == "discard":
+                return self._discard(folder)  # the one before it stays the last
             self.episodes += 1
             self._last = folder
-            return self._discard() if verdict == "discard" else folder
+            return folder
 
     def _judge_last(self, verdict: Verdict, note: str) -> Path:
         if self._last is None:
             raise RecorderError("nothing is being recorded and no episode was recorded before")
         if verdict == "discard":
-            metadata.amend(self._last, {"wam_verdict": verdict})
-            return self._discard()
+            folder, self._last = self._last, None  # a second press must not take one more
+            metadata.amend(folder, {"wam_verdict": verdict})
+            self.episodes -= 1
+            return self._discard(folder)
         custom = {"wam_verdict": str(verdict)}
         metadata.amend(self._last, {**custom, **({"wam_note": note} if note else {})})
         return self._last
 
-    def _discard(self) -> Path:
-        assert self._last is not None
-        target = self._settings.out / DISCARDED / self._last.name
+    def _discard(self, folder: Path) -> Path:
+        target = self._settings.out / DISCARDED / folder.name
         target.parent.mkdir(exist_ok=True)
-        self._last.rename(target)
-        self._last = None
-        self.episodes -= 1
+        folder.rename(target)
         return target
 
     def status(self) -> Status:
         """Figures and warnings of the running, or else the last, episode."""
         now, bag = time.monotonic(), self._bag
         monitors = list(self._monitors.values())
+        watched = monitors if bag else list(self._idle.values())
         warnings = [m.warning(now, self._began) for m in monitors] if bag else []
         if self._overflow:
             warnings.insert(0, f"{self._overflow} messages dropped: the disk is too slow")
@@ -265,6 +299,7 @@ class Recorder:
             warnings=tuple(w for w in [self._failed, *warnings] if w),
             episodes=self.episodes,
             last=str(self._last or ""),
+            rates={m.topic: m.current(now) for m in watched},
         )
 
     def loss(self) -> dict[str, tuple[int, int]]:

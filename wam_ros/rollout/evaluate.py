@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing as mp
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -10,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wam_ros.contract import load_contract
+from wam_ros.evaluation import EpisodeRecord
+from wam_ros.rollout.episode import Episode
 from wam_ros.rollout.loop import Rollout, Settings
 from wam_ros.rollout.plan import BLOCK, plan_episode
 from wam_ros.rollout.policies import make_policy
-from wam_ros.rollout.records import EpisodeRecord, record_of
+from wam_ros.rollout.records import record_of
 from wam_ros.sim.language import Split, say
 from wam_ros.sim.seeds import episode_seed, stream
 from wam_ros.sim.tasks import arms, chain
@@ -96,8 +97,11 @@ class Evaluator:
             scenes=self._scenes,
         )
 
-    def episode(self, index: int) -> EpisodeRecord:
-        """Run episode ``index``; its scene and sentence do not depend on policy and cadence."""
+    def episode(self, index: int) -> tuple[EpisodeRecord, str]:
+        """Run episode ``index``; its scene and sentence do not depend on policy and cadence.
+
+        Also returns why the policy gave up or the executor stopped, if one did.
+        """
         c = self.condition
         if c.task == "chain":
             return self._chain(index)
@@ -110,9 +114,9 @@ class Evaluator:
             disturbances=plan.disturbances(self.contract, self._scenes),
         )
         acting = (plan.task.group,) if hasattr(plan.task, "group") else ()
-        return record_of(found, self.contract, c.label, c.task, c.split, acting)
+        return self._record(found, acting)
 
-    def _chain(self, index: int) -> EpisodeRecord:
+    def _chain(self, index: int) -> tuple[EpisodeRecord, str]:
         """Five instructions, each said when the one before was carried out."""
         c = self.condition
         scenes, sentences = SPLITS[c.split]
@@ -126,10 +130,14 @@ class Evaluator:
             then=[(None, text) for text in texts[1:]],
             patience=c.deadline,
         )
-        record = record_of(found, self.contract, c.label, c.task, c.split, arms(self.contract))
-        return dataclasses.replace(
-            record, success=record.done == CHAIN, progress=record.done / CHAIN
-        )
+        return self._record(found, arms(self.contract), CHAIN)
+
+    def _record(
+        self, found: Episode, acting: tuple[str, ...], chain: int = 1
+    ) -> tuple[EpisodeRecord, str]:
+        c = self.condition
+        record = record_of(found, self.contract, c.label, c.task, c.split, acting, chain)
+        return record, found.error or found.stopped
 
     def close(self) -> None:
         """Let policy and GL contexts go."""
@@ -144,7 +152,7 @@ def _begin(condition: Condition) -> None:
     _worker = Evaluator(condition)
 
 
-def _episode(index: int) -> EpisodeRecord:
+def _episode(index: int) -> tuple[EpisodeRecord, str]:
     assert _worker is not None
     return _worker.episode(index)
 
@@ -153,10 +161,11 @@ def evaluate(
     conditions: Sequence[Condition],
     episodes: int,
     jobs: int = 1,
-    progress: Callable[[Condition, EpisodeRecord], None] = lambda _c, _r: None,
+    progress: Callable[[Condition, EpisodeRecord, str], None] = lambda _c, _r, _e: None,
 ) -> list[EpisodeRecord]:
     """Run ``episodes`` episodes of every condition; records by condition, then by number.
 
+    ``progress`` is called with every record as it comes, and why its policy gave up, if it did.
     With more than one job the processes share the machine, and measured latencies show it.
     """
     records: list[EpisodeRecord] = []
@@ -165,15 +174,16 @@ def evaluate(
         if jobs <= 1:
             evaluator = Evaluator(condition)
             for index in range(episodes):
-                found[index] = evaluator.episode(index)
-                progress(condition, found[index])
+                found[index], error = evaluator.episode(index)
+                progress(condition, found[index], error)
             evaluator.close()
         else:
             context = mp.get_context("spawn")
             with ProcessPoolExecutor(jobs, context, _begin, (condition,)) as pool:
                 waiting = {pool.submit(_episode, i): i for i in range(episodes)}
                 for done in as_completed(waiting):
-                    found[waiting[done]] = done.result()
-                    progress(condition, done.result())
+                    record, error = done.result()
+                    found[waiting[done]] = record
+                    progress(condition, record, error)
         records += [found[i] for i in range(episodes)]
     return records

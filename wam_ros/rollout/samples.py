@@ -109,6 +109,7 @@ class Samples:
         """Every row ``(N, A)`` of the motion, from the start until it rests and a chunk beyond."""
         contract, period = self.contract, self.contract.rates.step_period
         state = vector(contract, contract.state_names, self._plant.positions())
+        self._teacher.play_seed = plan.seed
         self._teacher.reset(plan.instruction)
         parts: list[FloatArray] = []
         t, places = 0.0, [contract.action_names.index(n) for n in self._shared]

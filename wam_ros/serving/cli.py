@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 import ipaddress
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -54,6 +55,13 @@ def add_parser(sub: Any) -> None:
     p.add_argument(
         "--idle-timeout", type=float, default=0.0, help="s without a request (default: no limit)"
     )
+    p.add_argument(
+        "--keep-alive",
+        type=_positive,
+        default=15.0,
+        metavar="S",
+        help="a client that vanished without a word is noticed within S seconds (default: 15)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"wam serve: {type(err).__name__}: {err}", file=sys.stderr)
         return 1
     finally:
+        # A terminal's Ctrl-C comes twice under `ros2 launch`; asyncio took its handler back.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         policy.close()
     return 0
 
@@ -90,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(
     args: argparse.Namespace, policy: Any, contract: Any, token: str, tls: Any
 ) -> None:
+    from wam_ros.policy.fit import view_note
     from wam_ros.serving.dialect import Dialect
     from wam_ros.serving.native import NativeDialect
     from wam_ros.serving.roboarena import RoboArenaDialect, announced
@@ -99,6 +110,9 @@ async def _serve(
 
     def load() -> Any:
         policy.configure(contract)
+        note = view_note(contract, getattr(policy, "view_size", None))
+        if note and args.dialect == "native":  # the other dialect announces the model's own size
+            logging.getLogger("wam.serve").warning(note)
         dialect: Dialect
         if args.dialect == "roboarena":
             dialect = RoboArenaDialect(policy, contract, announced(policy), max_bytes)
@@ -107,7 +121,12 @@ async def _serve(
         policy.warm_up()
         return dialect
 
-    limits = Limits(max_bytes=max_bytes, call=args.call_timeout, idle=args.idle_timeout)
+    limits = Limits(
+        max_bytes=max_bytes,
+        call=args.call_timeout,
+        idle=args.idle_timeout,
+        keep_alive=args.keep_alive,
+    )
     server = PolicyServer(load, limits, token, tls)
     loop = asyncio.get_running_loop()
     for received in (signal.SIGINT, signal.SIGTERM):
@@ -122,6 +141,16 @@ async def _serve(
         )
 
     await server.run(args.host, args.port, ready)
+    if server.busy:  # Python would wait for the model's thread, and loading may take minutes
+        logging.getLogger("wam.serve").info("ended while the model was at work")
+        os._exit(0)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0 seconds")
+    return value
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -176,4 +205,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # torch takes seconds to take itself apart; `ros2 launch` kills what has not ended after five.
+    os._exit(code)

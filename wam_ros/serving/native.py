@@ -70,6 +70,8 @@ class NativeDialect:
         said = describe(self._contract)
         said["model"] = self._policy.model
         said["precision"] = self._policy.precision
+        size = getattr(self._policy, "view_size", None)
+        said["model_view"] = list(size) if size else None
         said["needs_objects"] = bool(self._policy.needs_objects)
         said["frame_rows"] = wanted_rows(self._policy, self._contract)
         return packb(said)

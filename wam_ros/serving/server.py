@@ -17,12 +17,17 @@ from wam_ros.serving.dialect import Dialect
 
 log = logging.getLogger("wam.serve")
 BUSY = "busy: this server carries one session at a time; try again when the other client is gone"
+CLIENT_HEADER = "X-Wam-Client"
+"""A random name that a client sends with every connection, to take over its own session."""
 _BUSY_CODE, _ERROR_CODE, _IDLE_CODE = 1013, 1011, 1000
 
 
 @dataclass(frozen=True)
 class Limits:
     """Bounds of a session; seconds and bytes, ``idle`` 0 for none.
+
+    A client whose connection died without a word (cable pulled, power cut) is noticed within
+    ``keep_alive``.
 
     ``call`` bounds one request. A model cannot be interrupted, so after a call that took longer
     the server answers the client and turns others away until the model is back.
@@ -32,6 +37,7 @@ class Limits:
     call: float = 60.0
     idle: float = 0.0
     send: float = 10.0
+    keep_alive: float = 15.0
 
 
 class PolicyServer:
@@ -58,14 +64,14 @@ class PolicyServer:
         self._limits, self._token, self._tls = limits, token, tls
         self._dialect: Dialect | None = None
         self._model = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
-        self._taken = False
+        self._holder: Any = None
         self._late: asyncio.Future[Any] | None = None
         self._lost: BaseException | None = None
         self._stop = asyncio.Event()
         self.port = 0
 
     async def run(self, host: str, port: int, ready: Callable[[PolicyServer], None]) -> None:
-        """Listen, load, call ``ready`` and serve until `stop`.
+        """Listen, load, call ``ready`` and serve until `stop`, which may come while it loads.
 
         Raises
         ------
@@ -85,17 +91,27 @@ class PolicyServer:
             ssl=self._tls,
             open_timeout=10,
             close_timeout=2,
-            ping_interval=20,
-            ping_timeout=20,
+            ping_interval=self._limits.keep_alive / 3.0,
+            ping_timeout=self._limits.keep_alive * 2.0 / 3.0,
             server_header=None,
         ) as server:
             self.port = next(iter(server.sockets)).getsockname()[1]
-            self._dialect = await loop.run_in_executor(self._model, self._make)
-            ready(self)
-            await self._stop.wait()
+            stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+            loading: asyncio.Future[Any] = loop.run_in_executor(self._model, self._make)
+            self._late = loading
+            await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                self._dialect = loading.result()
+                ready(self)
+                await stopped
         self._model.shutdown(wait=False, cancel_futures=True)
         if self._lost is not None:
             raise self._lost
+
+    @property
+    def busy(self) -> bool:
+        """Whether the model is loading or at a call; neither can be interrupted."""
+        return self._late is not None and not self._late.done()
 
     def stop(self) -> None:
         """End `run`; call it from the event loop."""
@@ -112,7 +128,7 @@ class PolicyServer:
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "wrong or missing token\n")
         if self._dialect is None:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "loading\n")
-        if self._occupied:
+        if self._occupied and not self._holds(request):
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, BUSY + "\n")
         return None
 
@@ -124,18 +140,29 @@ class PolicyServer:
 
     @property
     def _occupied(self) -> bool:
-        return self._taken or (self._late is not None and not self._late.done())
+        return self._holder is not None or self.busy
+
+    def _holds(self, request: Any) -> bool:
+        """Whether the session there is belongs to the sender of ``request``."""
+        mine = str(request.headers.get(CLIENT_HEADER, ""))
+        if self._holder is None or not mine:
+            return False
+        return hmac.compare_digest(mine.encode(), _client(self._holder).encode())
 
     # ---- a session -----------------------------------------------------------------------------
 
     async def _session(self, socket: Any) -> None:
         from websockets.exceptions import ConnectionClosed
 
-        if self._occupied:  # two clients can pass _admit at the same moment
-            await socket.close(_BUSY_CODE, BUSY)
-            return
-        self._taken = True
-        who = socket.remote_address
+        old, who = self._holder, socket.remote_address
+        if self._occupied:
+            if not self._holds(socket.request):  # two can pass _admit at the same moment
+                await socket.close(_BUSY_CODE, BUSY)
+                return
+            # Its old connection is dead, or it would not be here; no FIN ever came.
+            log.info("%s is back as %s: its old session ends", old.remote_address, who)
+            old.transport.abort()
+        self._holder = socket
         log.info("session begins: %s", who)
         try:
             await self._converse(socket)
@@ -144,7 +171,8 @@ class PolicyServer:
         except Exception:  # the next client must find a server
             log.exception("session of %s failed", who)
         finally:
-            self._taken = False
+            if self._holder is socket:
+                self._holder = None
 
     async def _converse(self, socket: Any) -> None:
         dialect = self._dialect
@@ -188,3 +216,7 @@ class PolicyServer:
 
     async def _send(self, socket: Any, message: bytes | str) -> None:
         await asyncio.wait_for(socket.send(message), self._limits.send)
+
+
+def _client(socket: Any) -> str:
+    return str(socket.request.headers.get(CLIENT_HEADER, ""))

@@ -17,7 +17,7 @@ from wam_ros.sim.tasks import OBJECTS, arms
 PUSH_TIME = 0.2
 """Seconds that a push lasts."""
 HAND_OFF = 0.10
-"""No hand is nearer (m, horizontally) to a block's old or new place when it is moved."""
+"""No tool centre is nearer (m) to a block's old or new place when it is moved."""
 
 LEAST_MOVE = 0.05
 """Distance (m) by which a block is moved at least."""
@@ -59,8 +59,8 @@ class Disturbance:
             self._pushing = True
         else:
             objects = plant.objects()
-            places = [objects[self.target][:2], self.vector[:2]]
-            tips = [plant.tip(g)[:2] for g in arms(plant.contract)]
+            places = [objects[self.target], self.vector]
+            tips = [plant.tip(g) for g in arms(plant.contract)]
             if min(float(np.linalg.norm(t - p)) for t in tips for p in places) < HAND_OFF:
                 return False
             others = [p[:2] for n, p in objects.items() if n not in (self.target, "bowl")]

@@ -227,9 +227,10 @@ class Plant:
     def set_targets(self, targets: dict[str, float]) -> None:
         """Set servo targets by contract joint name, in contract units; KeyError for a stranger."""
         with self.lock:
+            control = self.data.ctrl  # every look at an attribute makes a new array
             for name, value in targets.items():
                 for _, actuator, scale, offset in self._address[name]:
-                    self.data.ctrl[actuator] = scale * value + offset
+                    control[actuator] = scale * value + offset
 
     def step(self, count: int = 1) -> None:
         """Advance by ``count`` steps of 2 ms."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -31,8 +32,8 @@ class Vae(Protocol):
     def stream(self) -> Stream:
         """Start a clip."""
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Video [B, 3, T, H, W] of latents [B, z, T', h, w]."""
+    def decode_parts(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Video of latents [B, z, T', h, w]: [B, 3, 1, H, W], then [B, 3, 4, H, W] of each."""
 
 
 def check_images(images: torch.Tensor, size: tuple[int, int] | None) -> None:

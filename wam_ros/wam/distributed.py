@@ -217,6 +217,7 @@ class Pair:
         store = dist.TCPStore("127.0.0.1", 0, 2, True, limit, wait_for_workers=False)
         spec = {
             "port": store.port,
+            "parent": os.getpid(),
             "factory": factory,
             "arguments": arguments,
             "savings": dataclasses.asdict(savings),

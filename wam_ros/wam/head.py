@@ -6,7 +6,7 @@ so; append the observed latents to the cache; denoise video and actions together
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
@@ -160,11 +160,18 @@ class PolicyHead:
         ``before`` [B, z, n, h, w] are the observed latents they continue (`CallResult.observed`);
         the decoder is causal and starts from them.
         """
+        return torch.cat(list(self.decode_parts(video, before)), dim=2)
+
+    def decode_parts(self, video: torch.Tensor, before: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The same, latent by latent: K times [B, 3, 4, H, W]. Safe beside a running call."""
         k = self.dit.config.num_frame_per_block
-        with torch.no_grad():
-            latents = torch.cat((before, video[:, :, -k:]), dim=2)
-            frames = self.vae.decode(latents)
-        return frames[:, :, -k * self.config.vae.temporal_stride :]
+        latents = torch.cat((before, video[:, :, -k:]), dim=2)
+        parts = iter(self.vae.decode_parts(latents))
+        for i in range(latents.shape[2]):
+            with torch.no_grad():  # not around the yield, where it would reach into the caller
+                part = next(parts)
+            if i >= latents.shape[2] - k:
+                yield part
 
     # ------------------------------------------------------------------ a call
 

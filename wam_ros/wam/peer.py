@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
+import threading
+import time
 from datetime import timedelta
 
 import torch
@@ -90,9 +93,17 @@ def _handle(rank: BranchRank, message: Message) -> torch.Tensor | None:
     return None
 
 
+def _end_with(parent: int) -> None:
+    """Exit as soon as the process that started us is gone, also in the midst of loading."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def main(argument: str) -> int:
     """Load the model, join rank 0, serve."""
     spec = json.loads(argument)
+    threading.Thread(target=_end_with, args=(spec["parent"],), daemon=True).start()
     torch.set_num_threads(spec["threads"])
     module, _, name = spec["factory"].partition(":")
     dit = getattr(importlib.import_module(module), name)(**spec["arguments"])

@@ -6,6 +6,7 @@ an embodiment: cameras and their layout, key order, statistics, relative keys, p
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from wam_ros.wam.actions import chunk, split_actions, state_vector, to_absolute
 from wam_ros.wam.checkpoint.load import Loaded, load
 from wam_ros.wam.embodiments import embodiment
 from wam_ros.wam.head import PolicyHead, Tokens
+from wam_ros.wam.imagined import frames
 from wam_ros.wam.normalize import Statistics
 from wam_ros.wam.prompts import NEGATIVE, prompt
 from wam_ros.wam.savings import Savings
@@ -279,10 +281,10 @@ class RobotSession:
 
     def decode(self, found: RobotChunk) -> Array | None:
         """Imagined frames uint8 [4 K, H, W, 3]; None when no video was wanted. Takes VAE time."""
-        result = found.model.result
-        if result.video is None:
-            return None
-        with torch.no_grad():
-            frames = self.session.head.decode(result.video, result.observed)
-        pixels = ((frames[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return pixels.permute(1, 2, 3, 0).cpu().numpy()
+        decoded = [f.numpy() for _, f in frames(self.session.head, found.model.result)]
+        return np.stack(decoded) if decoded else None
+
+    def surprise(self, found: RobotChunk) -> float:
+        """Of the block seen before this chunk; NaN where undefined. May take VAE time."""
+        judgement = found.model.judgement
+        return math.nan if judgement is None else judgement.value(self.session.head)

@@ -23,6 +23,7 @@ import torch
 from wam_ros.wam import frames as timing
 from wam_ros.wam.conditioning import StagedClip, check_images
 from wam_ros.wam.head import CallOptions, CallResult, PolicyHead, Tokens
+from wam_ros.wam.imagined import Judgement, judge, undefined
 
 CADENCES = ("sync", "async", "sliding")
 
@@ -40,8 +41,12 @@ class Chunk:
     imagined
         Latents of the frames the model expects, [1, z, K, h, w]; None when not wanted.
     surprise
-        Relative distance between what the last call imagined and what was seen instead; NaN where
-        the two do not describe the same frames (`surprise`).
+        Relative distance between what an earlier call imagined and what was seen instead
+        (`imagined.surprise`), where it costs nothing because this call encoded the same frames;
+        NaN otherwise.
+    judgement
+        The same where frames have to be encoded for it: `Judgement.value`, at leisure. None where
+        nothing imagined has been seen yet.
     reset
         Why the window started over, or empty.
     context
@@ -63,6 +68,7 @@ class Chunk:
     fed: tuple[float, ...]
     seconds: dict[str, float]
     result: CallResult = field(repr=False)
+    judgement: Judgement | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,6 @@ class Frozen:
     picked: tuple[int, ...]
     wanted: tuple[float, ...]
     last: CallResult | None
-
-
-def surprise(imagined: torch.Tensor, observed: torch.Tensor) -> float:
-    """``||imagined - observed|| / ||observed||`` over normalised latents of the same block."""
-    a, b = imagined.float(), observed.float()
-    return float((a - b).norm() / b.norm().clamp_min(1e-12))
 
 
 class Session:
@@ -170,6 +170,7 @@ class Session:
         self._seen: list[_Seen] = []
         self._past: deque[_Seen] = deque()
         self._last: CallResult | None = None
+        self._imagined: deque[tuple[float, CallResult]] = deque()
         self._rows = float(self.horizon)
         self._staged: StagedClip | None = None
         self._picked: list[int] = []
@@ -318,20 +319,23 @@ class Session:
                 fed, seconds = tuple(seen[i].row for i in index), result.seconds
         finally:
             self._busy = False
+        judgement = self._judge(frozen, result, fed)
         with self._lock:
             self._last = result
             self._stage()
         c = self.head.dit.config
+        free = judgement is not None and judgement.observed is not None
         return Chunk(
             now.stamp,
             result.action[0].float().cpu(),
             result.video,
-            self._surprise(frozen.last, result, fed),
+            judgement.value(self.head) if judgement is not None and free else math.nan,
             why or result.reset,
             (result.cached_tokens // c.frame_seqlen, self.head.dit.window_tokens // c.frame_seqlen),
             fed,
             seconds,
             result,
+            judgement,
         )
 
     def _call(
@@ -360,13 +364,43 @@ class Session:
             seconds[name] = seconds.get(name, 0.0) + value
         return result, tuple(rows[first + i] for i in index), seconds
 
-    def _surprise(
-        self, last: CallResult | None, result: CallResult, fed: tuple[float, ...]
-    ) -> float:
-        """Defined when the block just seen is the one imagined: whole, and denoised to the end."""
-        whole = self.cadence != "sliding" and abs(fed[-1] - self.horizon) <= 1.0
-        if last is None or last.video is None or result.reset or not whole:
-            return math.nan
-        if self.options.final_noise > 0.0:
-            return math.nan
-        return surprise(last.video[:, :, -result.observed.shape[2] :], result.observed)
+    def _judge(
+        self, frozen: Frozen, result: CallResult, fed: tuple[float, ...]
+    ) -> Judgement | None:
+        """Set what was imagined beside what came.
+
+        In ``sync`` and ``async`` that is the last call's block, as far as it was carried out; in
+        ``sliding``, whose calls overlap, the newest block of which a latent has been seen whole.
+        """
+        if self.cadence != "sliding":
+            last = frozen.last
+            if last is None or undefined(last, self.options.final_noise):
+                return None
+            seen = frozen.seen
+            latents = None if result.reset else result.observed
+            return self._pair(last, seen, [s.row for s in seen], fed, latents)
+        now, past = frozen.now.stamp, frozen.past
+        found = None
+        for stamp, earlier in reversed(self._imagined):
+            rows = [(s.stamp - stamp) / self.step_period for s in past]
+            found = self._pair(earlier, past, rows, (), None)
+            if found is not None:
+                break
+        if not undefined(result, self.options.final_noise):
+            self._imagined.append((now, result))
+        oldest = now - (self.horizon + 1) * self.step_period
+        while self._imagined and self._imagined[0][0] < oldest:
+            self._imagined.popleft()
+        return found
+
+    def _pair(
+        self,
+        imagined: CallResult,
+        seen: list[_Seen],
+        rows: list[float],
+        fed: tuple[float, ...],
+        latents: torch.Tensor | None,
+    ) -> Judgement | None:
+        assert imagined.video is not None
+        video = imagined.video[:, :, -self.head.dit.config.num_frame_per_block :]
+        return judge(video, self.horizon, [s.image for s in seen], rows, fed, latents)

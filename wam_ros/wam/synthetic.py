@@ -6,6 +6,7 @@ about a policy's quality.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -171,7 +172,7 @@ class RandomVae:
         """Latents [B, z, 1 + (T - 1) // 4, h, w] of [B, 3, T, H, W]."""
         return self.stream().push(video)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode_parts(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Raise: there is nothing to see."""
         raise NotImplementedError("random encoders cannot decode video")
 

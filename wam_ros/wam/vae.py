@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -78,16 +79,19 @@ class VideoVae(StoredNetwork):
 
         The first latent becomes one frame, every other four. Values are in [-1, 1] when `clamp`.
         """
+        return torch.cat(list(self.decode_parts(latents, clamp)), dim=2)
+
+    def decode_parts(self, latents: Tensor, clamp: bool = True) -> Iterator[Tensor]:
+        """The same, latent by latent: [B, 3, 1, H, W], then [B, 3, 4, H, W] each."""
         mean, inverse_std = self._scale(latents)
         z = (latents / inverse_std + mean).to(self.dtype)
         x = self.net.post_quant_conv(z)
         cache = self._empty_cache(self.net.decoder)
-        frames = [
-            self.net.decoder(x[:, :, i : i + 1], feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
-            for i in range(x.shape[2])
-        ]
-        video = _shuffle(torch.cat(frames, dim=2), self.config.patch_size)
-        return video.clamp(-1.0, 1.0) if clamp else video
+        for i in range(x.shape[2]):
+            latent, first = x[:, :, i : i + 1], i == 0
+            part = self.net.decoder(latent, feat_cache=cache, feat_idx=[0], first_chunk=first)
+            video = _shuffle(part, self.config.patch_size)
+            yield video.clamp(-1.0, 1.0) if clamp else video
 
     def _encode_chunk(self, frames: Tensor, cache: list[Any]) -> Tensor:
         """One latent frame from the next 1 or 4 frames; `cache` carries the past."""

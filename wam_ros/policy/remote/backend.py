@@ -33,6 +33,7 @@ class RemotePolicy:
         self.name = name
         self.model = options.server
         self.frame_rows: tuple[int, ...] = (0,)
+        self.view_size: tuple[int, int] | None = None
         self._options = options
         self._driver = make(options)
         self._instruction = ""
@@ -65,6 +66,7 @@ class RemotePolicy:
         self.frame_rows = said.frame_rows
         self.needs_objects = said.needs_objects
         self.precision = said.precision
+        self.view_size = said.image_size
         if said.model:
             self.model = f"{said.model} at {self._options.server}"
 

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import ssl
 import threading
+import uuid
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wam_ros.policy.base import PolicyError
 from wam_ros.policy.remote.driver import Options, RemoteError
+from wam_ros.serving.server import CLIENT_HEADER
 
 T = TypeVar("T")
 # DreamZero's server answers no ping while it infers, so its own client waits this long for one.
@@ -61,6 +63,7 @@ class Link:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="link")
         self._thread.start()
         self._socket: Any = None
+        self._client = uuid.uuid4().hex
 
     @property
     def is_open(self) -> bool:
@@ -70,7 +73,9 @@ class Link:
     def open(self, timeout: float) -> None:
         """Connect anew; ``timeout`` in seconds."""
         self.drop()
-        headers = {"Authorization": f"Api-Key {self._o.token}"} if self._o.token else None
+        headers = {CLIENT_HEADER: self._client}
+        if self._o.token:
+            headers["Authorization"] = f"Api-Key {self._o.token}"
 
         async def connect() -> Any:
             return await self._connect(

@@ -47,6 +47,7 @@ class NativeDriver(WireDriver):
         return Capabilities(
             model=str(said.get("model", "")),
             precision=str(said.get("precision", "")),
+            image_size=_size(said.get("model_view")),
             horizon=contract.rates.horizon,
             step_period=contract.rates.step_period,
             needs_objects=bool(said.get("needs_objects")),
@@ -105,3 +106,10 @@ class NativeDriver(WireDriver):
         if reply.get("sequence") != request["sequence"]:
             raise self.broke(sent, f"answered request {reply.get('sequence')!r}")
         return reply
+
+
+def _size(said: Any) -> tuple[int, int] | None:
+    """(height, width), or None where the server says nothing that can be one."""
+    if isinstance(said, list) and len(said) == 2 and all(type(n) is int and n > 0 for n in said):
+        return said[0], said[1]
+    return None

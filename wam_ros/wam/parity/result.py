@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     import torch
 
 
+class Unavailable(RuntimeError):
+    """A case that cannot run here; says what to install."""
+
+
 @dataclass(frozen=True)
 class Result:
     """Outcome of one comparison.

@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from wam_ros.wam import parity
-from wam_ros.wam.parity.result import Result
+from wam_ros.wam.parity.result import Result, Unavailable
 
 Case = Callable[[Path], Iterator[Result]]
 
 # Recorded too, and compared where the code lives that they are about.
 ELSEWHERE = {
     "sampling.json": "training windows",
-    "gear_dataset": "dataset conversion",
 }
 
 
 @dataclass
 class Outcome:
-    """What one case gave: its comparisons, or the file that it did not find."""
+    """What one case gave: its comparisons, or why there are none."""
 
     case: str
     results: list[Result] = field(default_factory=list)
@@ -57,7 +56,10 @@ def run_case(name: str, case: Case, golden: Path) -> Outcome:
         outcome.results.extend(case(golden))
     except FileNotFoundError as error:
         # safetensors puts the path into its message only.
-        outcome.absent = Path(error.filename or str(error).strip("'\" ")).name
+        name_of_file = Path(error.filename or str(error).strip("'\" ")).name
+        outcome.absent = f"{name_of_file} is not in this folder"
+    except Unavailable as error:
+        outcome.absent = str(error)
     except Exception as error:  # one broken case must not hide the others
         detail = f"{type(error).__name__}: {error}".splitlines()[0]
         outcome.results.append(Result(f"{name}/error", float("inf"), 0.0, False, detail))
@@ -116,7 +118,7 @@ def run(
     report(
         f"{len(outcomes) - len(absent)} cases, {compared} comparisons: "
         f"{compared - missed} within their limits, {missed} missed"
-        + (f"; {len(absent)} cases not in this folder" if absent else "")
+        + (f"; {len(absent)} cases absent" if absent else "")
     )
     code = 1 if missed or not compared else 0
     summary = {
@@ -134,7 +136,7 @@ def run(
 def _lines(outcome: Outcome) -> Iterator[str]:
     """One line for the case, and one more for every comparison that missed."""
     if outcome.absent:
-        yield f"absent {outcome.case:24} {outcome.absent} is not in this folder"
+        yield f"absent {outcome.case:24} {outcome.absent}"
     if not outcome.results:
         return
     # The result nearest to its limit, or farthest beyond it.

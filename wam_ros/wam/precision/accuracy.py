@@ -9,7 +9,7 @@ is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -44,8 +44,8 @@ class _CastingVae:
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         return self._vae.encode(video).to(self._dtype)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self._vae.decode(latents)
+    def decode_parts(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        return self._vae.decode_parts(latents)
 
     def stream(self) -> _CastingStream:
         return _CastingStream(self._vae.stream(), self._dtype)

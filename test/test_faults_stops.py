@@ -1,0 +1,84 @@
+"""E-stop, heartbeat and clock jumps with a real executor."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("wam_ros.msg", reason="needs the messages")
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+
+from wam_ros.contract.data import ActionChunk
+
+
+def test_estop_topic_and_service_latch_until_reset(bench) -> None:
+    robot, start = bench
+    start()
+    robot.policy = robot.wave
+    robot.until(robot.mode("tracking"))
+    robot.estop.publish(Bool(data=True))
+    robot.until(robot.mode("estopped"), 5)
+    robot.run(0.5)
+    assert robot.state.mode_name == "estopped"
+    assert not robot.call(SetBool, "/wam/arm", SetBool.Request(data=True)).success
+    robot.call(Trigger, "/wam/reset", Trigger.Request())
+    assert robot.call(SetBool, "/wam/arm", SetBool.Request(data=True)).success
+    robot.until(robot.mode("tracking"), 5)
+    robot.call(Trigger, "/wam/estop", Trigger.Request())
+    robot.until(robot.mode("estopped"), 5)
+    robot.assert_inside()
+
+
+def test_lost_heartbeat_stops_and_disarms(bench) -> None:
+    robot, start = bench
+    start("-p", "deadman:=0.3")
+    robot.policy = robot.wave
+    robot.until(robot.mode("tracking"))
+    robot.beating = False
+    robot.until(robot.mode("disarmed"), 5)
+    assert "no heartbeat" in robot.state.reason
+    robot.assert_inside()
+
+
+def test_simulated_time_that_jumps_back_holds_and_goes_on(bench) -> None:
+    from rosgraph_msgs.msg import Clock
+
+    robot, start = bench
+    clock = robot.node.create_publisher(Clock, "/clock", 1)
+    offset = 0.0
+
+    def turn() -> None:
+        now = time.time() + offset
+        msg = Clock()
+        msg.clock.sec, msg.clock.nanosec = int(now), int(now % 1 * 1e9)
+        clock.publish(msg)
+
+    plain = robot.step
+
+    def step() -> None:
+        turn()
+        plain()
+
+    robot.step = step  # type: ignore[method-assign]
+    start("-p", "use_sim_time:=true")
+    wave = robot.wave
+
+    def policy() -> ActionChunk:
+        from dataclasses import replace
+
+        chunk = wave()
+        return replace(chunk, t0=chunk.t0 + offset)
+
+    robot.policy = policy
+    robot.until(robot.mode("tracking"), 10)
+    robot.run(0.5)
+    robot.modes.clear()
+    offset = -100.0
+    robot.until(robot.mode("stopping", "holding"), 5)
+    robot.until(robot.mode("tracking"), 10)
+    p = np.array([c for _, c in robot.commands])
+    assert np.abs(np.diff(p, axis=0)).max() < 0.1

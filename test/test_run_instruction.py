@@ -1,0 +1,142 @@
+"""The action `run_instruction` on real nodes, and `wam run` on top of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
+
+from wam_ros.nodes.run_client import RunGoal
+from wam_ros.policy.task_run import Outcome
+
+RED = "touch the red block"
+
+
+def goal(g, text: str = RED, deadline: float = 60.0) -> RunGoal:
+    made = RunGoal(g.client)
+    assert made.send(text, deadline)
+    return made
+
+
+def ended(g, run: RunGoal, seconds: float = 60.0) -> Outcome:
+    g.until(lambda: run.result is not None, seconds)
+    outcome = run.outcome
+    assert outcome is not None
+    return outcome
+
+
+def holds_without_instruction(g) -> None:
+    """After every run the arm comes to rest and nothing is in force."""
+    g.until(lambda: g.client.policy.instruction == "", 5)
+    g.until(lambda: g.client.executor.mode_name == "holding", 5)
+
+
+def wam(*line: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "wam_ros.cli", *line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_it_succeeds_twice_is_cancelled_preempted_and_refused(graph) -> None:
+    g = graph("franka_droid", seed="1")
+    first = goal(g)
+    g.until(lambda: first.feedback is not None and first.feedback.chunks > 0)
+    assert ended(g, first) is Outcome.SUCCEEDED
+    assert g.client.sim.success
+    assert 0.9 <= first.feedback.progress <= 1.0
+    holds_without_instruction(g)
+
+    # The same words again: what the judge said of the first run must not count.
+    again = goal(g)
+    assert ended(g, again) is Outcome.SUCCEEDED
+    assert again.result.duration >= 0.4, "the block has to be touched for half a second"
+
+    cancelled = goal(g, "touch the blue block")
+    g.until(lambda: g.client.executor.mode_name == "tracking", 10)
+    assert cancelled.cancel()
+    assert cancelled.outcome is Outcome.CANCELLED
+    holds_without_instruction(g)
+
+    old, new = goal(g, "touch the blue block"), goal(g, "touch the green block")
+    assert ended(g, old) is Outcome.PREEMPTED
+    assert g.client.say("touch the red block")  # the topic takes over from the action
+    assert ended(g, new) is Outcome.PREEMPTED
+    assert g.client.policy.instruction == "touch the red block"
+
+    assert ended(g, goal(g, "sing me a song")) is Outcome.REFUSED
+    assert ended(g, goal(g, "  ")) is Outcome.REFUSED
+    holds_without_instruction(g)
+
+    stopped = goal(g, "touch the green block")
+    g.until(lambda: g.client.executor.mode_name == "tracking", 10)
+    assert g.client.estop()
+    assert ended(g, stopped) is Outcome.STOPPED
+    assert g.client.policy.instruction == ""
+
+
+def test_a_policy_that_holds_stalls_and_the_deadline_and_the_operator_end_it(graph) -> None:
+    g = graph("franka_droid", policy="hold", cadence="sync", stall_after="2.5")
+    stalled = goal(g)
+    assert ended(g, stalled) is Outcome.STALLED
+    assert stalled.result.duration >= 2.5
+    assert stalled.feedback.idle >= 2.5
+    holds_without_instruction(g)
+    assert ended(g, goal(g, deadline=1.0)) is Outcome.DEADLINE
+
+    confirmed = goal(g)
+    assert g.client.confirm()[0]
+    assert ended(g, confirmed) is Outcome.SUCCEEDED
+    assert confirmed.result.message == "confirmed by the operator"
+    done, why = g.client.confirm()
+    assert not done and "no goal" in why
+
+
+def test_a_slow_policy_in_sync_does_not_stall(graph) -> None:
+    """It thinks longer than the stall limit before every chunk."""
+    g = graph("franka_droid", cadence="sync", latency="2.5", stall_after="2.0", seed="1")
+    run = goal(g, deadline=90.0)
+    g.until(lambda: run.feedback is not None and run.feedback.status == "waiting for the model", 10)
+    assert ended(g, run, 90) is Outcome.SUCCEEDED
+    assert run.feedback.chunks >= 2
+
+
+def test_wam_run_prints_progress_and_exits_by_outcome(graph, tmp_path) -> None:
+    g = graph("franka_droid", seed="1")
+    g.client.spin(0.5)
+    file = tmp_path / "run.json"
+    process = wam("run", RED, "--deadline", "60", "--json", str(file))
+    g.until(lambda: process.poll() is not None, 70)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert "succeeded after" in said and "chunks" in said and "#" in said
+    summary = json.loads(file.read_text())
+    assert summary["outcome"] == "succeeded" and summary["chunks"] > 0
+
+    process = wam("run", "touch the green block", "--deadline", "0.2")
+    g.until(lambda: process.poll() is not None, 20)
+    assert process.returncode == 1
+    assert "deadline after" in process.communicate()[0]
+
+    process = wam("run", "touch the blue block")
+    g.until(lambda: g.client.policy.instruction == "touch the blue block", 20)
+    process.send_signal(signal.SIGINT)
+    g.until(lambda: process.poll() is not None, 20)
+    assert process.returncode == 1
+    assert "cancelled after" in process.communicate()[0]
+    holds_without_instruction(g)
+
+    process = wam("run", "touch the blue block")
+    g.until(lambda: g.client.policy.instruction == "touch the blue block", 20)
+    os.kill(g.supervisor.pids["policy"], signal.SIGKILL)
+    g.until(lambda: process.poll() is not None, 20)
+    assert process.returncode == 1
+    assert "went away" in process.communicate()[0]

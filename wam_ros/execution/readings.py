@@ -1,0 +1,73 @@
+"""What the joints say: newest positions, how old they are, and whether they can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wam_ros.contract.data import FloatArray
+from wam_ros.execution.gate import Gate
+
+_STEADY = 0.5  # s without a jump in the readings before arming
+
+
+class Readings:
+    """Newest position of every joint in ``names``.
+
+    Attributes
+    ----------
+    values
+        Positions ``(D,)``, NaN before a joint was first seen.
+    """
+
+    def __init__(self, names: Sequence[str], gate: Gate, stale_after: float) -> None:
+        self.names = tuple(names)
+        self.values = np.full(len(self.names), np.nan)
+        self._index = {n: i for i, n in enumerate(self.names)}
+        self._at = np.full(len(self.names), -np.inf)
+        self._gate = gate
+        self._stale_after = stale_after
+        self._leap, self._leap_at, self._told = "", -np.inf, True
+
+    def take(self, values: dict[str, float], now: float) -> None:
+        """Take positions by name; unknown names are ignored, NaN counts as not seen."""
+        for name, value in values.items():
+            i = self._index.get(name)
+            if i is not None and np.isfinite(value):
+                leap = self._gate.leap(i, value - self.values[i], now - self._at[i])
+                if leap:
+                    self._leap, self._leap_at, self._told = leap, now, False
+                self.values[i] = value
+                self._at[i] = now
+
+    def stale(self, now: float) -> bool:
+        """Whether any joint has not been heard of for too long."""
+        return bool(now - self._at.min() > self._stale_after)
+
+    def leapt(self) -> str:
+        """A jump since the last call that no motion explains, or an empty string."""
+        if self._told:
+            return ""
+        self._told = True
+        return self._leap
+
+    def unfit(self, now: float) -> str:
+        """Why nobody may arm on these readings, or an empty string."""
+        missing = [n for n, v in zip(self.names, self.values, strict=True) if not np.isfinite(v)]
+        if missing:
+            return f"no joint state yet for {', '.join(missing)}"
+        if self.stale(now):
+            return "joint states are stale; is the driver running?"
+        if now - self._leap_at < _STEADY:
+            return f"{self._leap}; readings must be steady for {_STEADY} s"
+        return self._gate.far_outside(self.values)
+
+    def clock_jumped(self) -> None:
+        """Times of before say nothing about now."""
+        self._leap_at = -np.inf
+        self._at[:] = -np.inf
+
+    def copy(self) -> FloatArray:
+        """The values ``(D,)`` as they are now."""
+        return self.values.copy()
