@@ -102,7 +102,8 @@ def test_the_teacher_succeeds_in_every_cadence(cadence: str) -> None:
     assert all(not c.refused for c in episode.chunks)
     if cadence == "sync":  # it holds while the policy thinks
         assert episode.holds >= len(episode.chunks) - 1
-        assert episode.hold_seconds >= 0.1 * episode.holds - 0.02
+        # The last hold may be cut short by success.
+        assert episode.hold_seconds >= 0.1 * (episode.holds - 1) - 0.02
     else:
         assert episode.holds == 0
 

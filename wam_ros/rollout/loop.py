@@ -220,7 +220,7 @@ class _Run:
         self._on_the_way: deque[tuple[float, float, Camera, Picture]] = deque()
         self._begin = 0.0
         hears_dreams = [o for o in observers if type(o).on_imagined is not Observer.on_imagined]
-        self._dreamers = hears_dreams if hasattr(rollout.policy, "imagined") else []
+        self._dreamers = hears_dreams
 
     def go(self, instruction: str, deadline: float) -> Episode:
         started = time.perf_counter()
@@ -344,15 +344,15 @@ class _Run:
                 rows=chunk.horizon,
                 frames=answer.frames,
                 delay_rows=0.0 if refused else core.counters.delay_rows,
-                surprise=answer.surprise,
+                surprise=float("nan") if answer.thought is None else answer.thought.surprise(),
                 instruction=chunk.instruction,
                 refused=refused,
             )
         )
         for observer in self._observers:
             observer.on_chunk(now, chunk, refused)
-        if self._dreamers:
-            frames = self._rollout.policy.imagined()  # type: ignore[attr-defined]
+        if self._dreamers and answer.thought is not None:
+            frames = list(answer.thought.frames)
             for observer in self._dreamers:
                 observer.on_imagined(now, frames)
 

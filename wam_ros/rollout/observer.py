@@ -40,7 +40,7 @@ class Observer:
         """A chunk reached the executor at ``t``; ``refused`` is empty, or why it was not taken."""
 
     def on_imagined(self, t: float, frames: Any) -> None:
-        """What a backend with an ``imagined`` method returned for the chunk just delivered.
+        """Frames of `policy.base.Afterthought` for the chunk just delivered.
 
         The method is called, outside the charged latency, only when an observer overrides this.
         """

@@ -10,7 +10,8 @@ import numpy as np
 
 from wam_ros.contract.data import ActionChunk, FloatArray, Observation
 from wam_ros.contract.model import Contract
-from wam_ros.policy.base import Policy, PolicyError, Window, frame_rows
+from wam_ros.execution.settings import WARM_UP
+from wam_ros.policy.base import Afterthought, Policy, PolicyError, Window, frame_rows
 from wam_ros.policy.cadence import Latency, Scheduler
 from wam_ros.policy.frames import FrameBuffer
 
@@ -21,6 +22,8 @@ MAX_OBSERVATION_AGE = 0.5
 _PATIENCE = 3
 """Errors in a row after which the policy counts as having given up."""
 _KNOWN = 20
+_NEW_INSTRUCTION = 2  # ActionChunk.CONTEXT_NEW_INSTRUCTION
+FIRST = _NEW_INSTRUCTION | WARM_UP
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Answer:
     latency: float
     chunk: ActionChunk
     frames: int
-    surprise: float
+    thought: Afterthought | None
 
 
 @dataclass
@@ -71,19 +74,18 @@ class Turns:
     _waiting: bool = False
     _sequence: int = 0
     _called_with: float = -np.inf
+    _resting: bool = True
     _frames: FrameBuffer = field(init=False)
     _scheduler: Scheduler = field(init=False)
-    _p95: float = field(init=False)
 
     def __post_init__(self) -> None:
         rates = self.contract.rates
         self._frames = FrameBuffer(rates.step_period * rates.video_stride)
         self._scheduler = Scheduler(self.cadence, rates.horizon * rates.step_period, self.period)
         if self.latency != "measured":
-            self.known = Latency(warm_up=0)
+            self.known = Latency()
             for _ in range(_KNOWN):
                 self.known.add(self._cost(0.0))
-        self._p95 = self.known.percentile(95)
 
     def say(self, instruction: str) -> None:
         """Take a new instruction; an answer to the old one is dropped when it arrives."""
@@ -112,7 +114,10 @@ class Turns:
             return
         if now - newest.t0 > MAX_OBSERVATION_AGE or newest.t0 <= self._called_with:
             return
-        decision = self._scheduler.decide(now, self._p95, resting)
+        self._resting = resting
+        # What the first call of all took is no reason to leave the cadence asked for.
+        expected = self.known.expected(0.4 * self._scheduler.horizon)
+        decision = self._scheduler.decide(now, expected, resting)
         if not decision.call:
             return
         self._scheduler.called(now)
@@ -154,10 +159,10 @@ class Turns:
             inference_end=now + cost,
             instruction=self._instruction,
             cadence=window.cadence,
-            context_flags=chunk.context_flags | (2 if fresh else 0),
+            context_flags=chunk.context_flags | (FIRST if fresh else 0),
         )
-        surprise = float(getattr(self.policy, "surprise", float("nan")))
-        self.pending = Answer(now + cost, now, cost, chunk, len(window.frames), surprise)
+        thought = getattr(self.policy, "imagine", lambda: None)()
+        self.pending = Answer(now + cost, now, cost, chunk, len(window.frames), thought)
 
     def _cost(self, measured: float) -> float:
         if callable(self.latency):
@@ -173,11 +178,12 @@ class Turns:
         if answer.chunk.instruction != self._instruction:
             return None
         chunk = answer.chunk
-        self.known.add(answer.latency)
-        self._p95 = self.known.percentile(95)
+        first = bool(chunk.context_flags & WARM_UP)
+        self.known.add(answer.latency, warm_up=first)
         self._sequence = chunk.sequence
-        # In sync the executor starts the rows on arrival; see Executor.
-        late = now - chunk.t0 if chunk.cadence == "sync" else 0.0
+        # There the executor starts the rows on arrival; see Executor.
+        on_arrival = chunk.cadence == "sync" or (self._resting and first)
+        late = now - chunk.t0 if on_arrival else 0.0
         self._scheduler.horizon = chunk.horizon * chunk.step_period
         self._scheduler.delivered(chunk.t_end + late)
         return answer
