@@ -377,8 +377,8 @@ class PolicyNode(AutostartNode):
                 instruction=self._instruction,
                 chunks=self._sequence,
                 chunk_rate=(len(self._sent) - 1) / span if span > 0 else 0.0,
-                latency_p50=self._latency.percentile(50),
-                latency_p95=self._latency.percentile(95),
+                latency_p50=self._latency.shown(50),
+                latency_p95=self._latency.shown(95),
                 context_fill=float(getattr(backend, "context_fill", 0.0)),
             )
             msg.header.stamp = to_stamp(self._now())
@@ -388,8 +388,8 @@ class PolicyNode(AutostartNode):
         level = 2 if self._phase == ERROR else int(self._phase < READY or bool(self._reason))
         text = STATE_NAMES[self._phase] + (f": {self._reason}" if self._reason else "")
         values = {
-            "latency p50 (ms)": f"{self._latency.percentile(50) * 1e3:.0f}",
-            "latency p95 (ms)": f"{self._latency.percentile(95) * 1e3:.0f}",
+            "latency p50 (ms)": f"{self._latency.shown(50) * 1e3:.0f}",
+            "latency p95 (ms)": f"{self._latency.shown(95) * 1e3:.0f}",
             "chunks": str(self._sequence),
         }
         if self._views:

@@ -38,6 +38,10 @@ class Latency:
         """Time (s) to plan the next call with: p95, or the warm-up's up to ``most`` before that."""
         return self.percentile(95) if self._values else min(self._warm_up, most)
 
+    def shown(self, q: float) -> float:
+        """Percentile ``q`` for people to read; the warm-up's time while nothing else is known."""
+        return self.percentile(q) if self._values else self._warm_up
+
     def percentile(self, q: float) -> float:
         """Percentile ``q`` 0..100 in seconds; 0 when nothing is known yet."""
         return float(np.percentile(self._values, q)) if self._values else 0.0
