@@ -24,32 +24,21 @@ Tokens = tuple[Tensor, Tensor]
 
 
 class Readout(nn.Module):
-    """From summary token and state to the state at the end.
+    """From summary token and state to the state at the end, relative to now."""
 
-    Each value either stays or goes to a place that picture and words tell: where it goes does not
-    depend on where it is.
-    """
-
-    def __init__(self, dim: int, state: int, hidden: int = 128) -> None:
+    def __init__(self, dim: int, state: int, hidden: int = 256) -> None:
         super().__init__()
-        self.goal = nn.Sequential(
-            nn.Linear(dim, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, state),
-        )
-        self.goes = nn.Sequential(
+        self.net = nn.Sequential(
             nn.Linear(dim + state, hidden), nn.GELU(), nn.Linear(hidden, state)
         )
 
     def forward(self, summary: Tensor, state: Tensor) -> Tensor:
         """Map [B, dim] and [B, state] to [B, state]."""
-        share = self.goes(torch.cat((summary, state), dim=-1)).sigmoid()
-        return state + share * (self.goal(summary) - state)
+        out: Tensor = state + self.net(torch.cat((summary, state), dim=-1))
+        return out
 
 
-def settled(state: Array, rows: int = 6, tolerance: float = 0.02) -> bool:
+def settled(state: Array, rows: int = 6, tolerance: float = 0.1) -> bool:
     """Whether the last ``rows`` of normalised states [T, width] stand still.
 
     An instruction that was cut short ends in a state that says nothing about it.

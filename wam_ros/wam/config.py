@@ -150,11 +150,13 @@ class ClipConfig:
 class KeypointConfig:
     """The small model's image encoder (`keypoints.KeypointEncoder`), in place of CLIP.
 
-    ``points`` queries over ``features`` channels; ``waves`` frequencies encode a position.
+    ``points`` queries over ``features`` channels in each of the views, which lie in a grid of
+    ``tiles`` (rows, columns); ``waves`` frequencies encode a position.
     """
 
     points: int = 8
-    features: int = 48
+    features: int = 16
+    tiles: tuple[int, int] = (2, 2)
     text_dim: int = 64
     hidden: int = 128
     dim: int = 64
