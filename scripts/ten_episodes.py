@@ -32,9 +32,10 @@ def instructions(robot: str, count: int) -> list[str]:
 
 def attempt(client: Any, text: str, deadline: float) -> str:
     """Give one instruction and take it back; returns what kept it from success, or nothing."""
-    if not client.executor.armed:
+    end = time.monotonic() + deadline
+    while not client.executor.armed:
         armed, why = client.arm(True)
-        if not armed:
+        if not armed and time.monotonic() > end:
             raise SystemExit(f"the arm cannot be armed again: {why}")
         client.spin(0.5)
     end = time.monotonic() + deadline
