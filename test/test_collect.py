@@ -15,7 +15,7 @@ from wam_ros.nodes.bag_observer import BagObserver, Options
 from wam_ros.nodes.collector import CollectError, Collection, collect, finished
 from wam_ros.perception.images import decode
 from wam_ros.recording import metadata
-from wam_ros.recording.dataset import find_bags
+from wam_ros.recording.bags import find_bags
 from wam_ros.recording.reader import BagReader
 from wam_ros.rollout.plan import BLOCK, plan_episode
 from wam_ros.sim.seeds import split_of
