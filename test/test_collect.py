@@ -29,8 +29,17 @@ def messages(bag: Path) -> list[tuple[str, int, str]]:
     found = []
     for m in reader.messages():
         decoder = decoders.setdefault(m.topic, reader.decoder(m.topic))
-        found.append((m.topic, m.log_ns, repr(decoder(m.data))))
+        found.append((m.topic, m.log_ns, _written_out(decoder(m.data))))
     return found
+
+
+def _written_out(value: object) -> str:
+    """All fields; a picture comes as a view of memory, whose repr is its address."""
+    if isinstance(value, memoryview | bytes | bytearray):
+        return repr(bytes(value))
+    if hasattr(value, "__dict__"):
+        return repr({k: _written_out(v) for k, v in vars(value).items()})
+    return repr(value)
 
 
 @pytest.fixture(scope="module")

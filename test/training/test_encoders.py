@@ -83,7 +83,7 @@ def test_tokens_depend_on_picture_and_words() -> None:
         places = encoder.look(frames, text)
     assert tokens.shape == (2, CONFIG.tokens, CONFIG.dim)
     assert not torch.allclose(tokens, other)
-    assert places.shape == (2, 4, 2)
+    assert places.shape == (2, 4, 4, 2)
     assert places.abs().max() <= 1
 
 

@@ -101,7 +101,7 @@ def test_the_transformer_learns_one_batch() -> None:
         optimizer.zero_grad()
         loss(step)["loss"].backward()
         optimizer.step()
-    assert np.mean([float(loss(s)["action"]) for s in range(5)]) < 0.6 * first
+    assert np.mean([float(loss(s)["action"]) for s in range(5)]) < 0.8 * first
 
 
 def test_same_step_same_loss() -> None:

@@ -16,9 +16,10 @@ def add_parser(sub: Any) -> None:
     p = sub.add_parser("demo", help="simulate, say one sentence, report what happened")
     p.add_argument("--robot", default="agibot_g1")
     p.add_argument("--instruction", help="default: touch the red block (with the left hand)")
-    p.add_argument("--policy", default="scripted", choices=("scripted",))
-    p.add_argument("--cadence", default="async", choices=CADENCES)
-    p.add_argument("--latency", type=float, default=0.1, help="seconds per chunk (default 0.1)")
+    p.add_argument("--policy", default="scripted", choices=("scripted", "wam"))
+    p.add_argument("--checkpoint", type=Path, help="folder of the model for --policy wam")
+    p.add_argument("--cadence", choices=CADENCES, help="default: sliding for wam, else async")
+    p.add_argument("--latency", type=float, default=0.1, help="seconds per scripted chunk (0.1)")
     p.add_argument("--seed", type=int, default=0, help="placement of the blocks")
     p.add_argument("--deadline", type=float, default=60.0, help="seconds until it counts as failed")
     p.add_argument("--out", type=Path, default=Path("demo_out"), help="where results go")
@@ -32,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
     from wam_ros.demo import run as run_demo
     from wam_ros.jsonfile import write_json
 
+    if args.policy == "wam" and args.checkpoint is None:
+        print("wam demo: --policy wam needs --checkpoint FOLDER (see `wam train`)", file=sys.stderr)
+        return 2
     # Without this, SIGTERM would end us at once and leave the graph running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hands = "" if args.robot == "franka_droid" else " with the left hand"
@@ -39,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         robot=args.robot,
         instruction=args.instruction or f"touch the red block{hands}",
         policy=args.policy,
-        cadence=args.cadence,
+        checkpoint=str(args.checkpoint.resolve()) if args.checkpoint else "",
+        cadence=args.cadence or ("sliding" if args.policy == "wam" else "async"),
         latency=args.latency,
         seed=args.seed,
         deadline=args.deadline,

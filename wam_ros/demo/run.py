@@ -21,6 +21,7 @@ class DemoOptions:
     robot: str = "agibot_g1"
     instruction: str = "touch the red block with the left hand"
     policy: str = "scripted"
+    checkpoint: str = ""
     cadence: str = "async"
     latency: float = 0.1
     seed: int = 0
@@ -49,6 +50,7 @@ def run(options: DemoOptions, say: Any = print) -> dict[str, Any]:
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     given = {
         "policy": options.policy,
+        "checkpoint": options.checkpoint,
         "cadence": options.cadence,
         "latency": str(options.latency),
         "seed": str(options.seed),
@@ -153,7 +155,7 @@ def _summary(
         "robot": options.robot,
         "instruction": options.instruction,
         "policy": p.backend,
-        "policy_kind": "scripted, not vision" if p.backend == "scripted" else p.backend,
+        "policy_kind": "scripted, not vision" if p.backend == "scripted" else "World-Action Model",
         "model": p.model,
         "seed": options.seed,
         "success": reached is not None,

@@ -92,8 +92,12 @@ class ScriptedPolicy:
             raise PolicyError(f"the simulation has not said where '{wanted}' is")
         newest = window.newest
         measured = dict(zip(self._contract.state_names, newest.state.tolist(), strict=True))
+        first = self._last is None
         stage, speeds, hold = self._begin(measured, window, started)
         chunk = self._imagine(stage, speeds, hold, newest.t0, newest.state)
+        if first and self._last is not None:
+            # It is executed from its arrival, not from its stamp.
+            self._last.delay(max(self._clock() - started, self._latency))
         self._sleep(max(0.0, self._latency - (self._clock() - started)))
         return chunk
 
@@ -216,14 +220,19 @@ class _Announced:
         rows: FloatArray,
         speeds: list[dict[str, float]],
     ) -> None:
-        self._t0, self._period, self._names = t0, period, names
+        self._seen, self._t0, self._period, self._names = t0, t0, period, names
         self._rows, self._speeds = rows, speeds
+
+    def delay(self, seconds: float) -> None:
+        """Say that the rows start that much later; until then the first one counts."""
+        self._t0 += seconds
 
     def at(self, t: float) -> dict[str, float] | None:
         """Announced positions at time ``t``; None where the chunk says nothing."""
         place = (t - self._t0) / self._period
-        if not 0.0 <= place <= len(self._rows) - 1:
+        if t < self._seen or place > len(self._rows) - 1:
             return None
+        place = max(place, 0.0)
         i = min(int(place), len(self._rows) - 2)
         row = self._rows[i] + (place - i) * (self._rows[i + 1] - self._rows[i])
         return dict(zip(self._names, row.tolist(), strict=True))

@@ -61,7 +61,8 @@ class WamPolicy:
         ``checkpoint`` (folder in the released layout), ``base`` (for LoRA checkpoints),
         ``tokenizer`` (folder; the checkpoint's own by default), ``device`` (``auto``, ``cuda``,
         ``cuda:1``, ``cpu``), ``precision`` (``bf16``, ``fp32``, ``fp16``; ``auto`` takes bf16 on a
-        GPU and fp32 on a CPU), ``frames`` (per call: 4, 8 or 9), ``steps`` (0: the checkpoint's),
+        GPU and fp32 on a CPU), ``frames`` (per call: 4, 8 or 9; 0: the
+        checkpoint's), ``steps`` (0: the checkpoint's),
         ``ranks`` (2: guidance on two devices, the second in a child process; ``device`` may name
         both with a comma), ``imagined_video`` (``true``, ``false``, or ``auto``: see
         `wants_video`; false by default).
@@ -80,7 +81,7 @@ class WamPolicy:
         self.precision = str(options.get("precision", "auto") or "auto")
         if self.precision not in ("auto", *_PRECISIONS):
             raise PolicyError(f"precision:={self.precision} is not auto, bf16, fp32 or fp16")
-        self._frames = int(options.get("frames", 4))
+        self._frames = int(options.get("frames", 0) or 0)
         self._steps = int(options.get("steps", 0))
         self._ranks_wanted = int(options.get("ranks", 1) or 1)
         self._ranks: Any = None
@@ -201,7 +202,8 @@ class WamPolicy:
         self._session = Session(
             head,
             lambda text: tokenizer(adapter.prompt(text)),
-            frames_per_call=self._frames,
+            frames_per_call=self._frames or loaded.config.head.frames_per_call,
+            history=loaded.config.head.sliding_history,
             step_period=self._contract.rates.step_period,
             options=options,
         )
@@ -318,8 +320,12 @@ class WamPolicy:
                 continue
             row = done - (newest.t0 - frame.t0) / period
             last = frame is newest
-            # An opening window takes the newest frame alone, so the others need no work.
-            if not last and not math.isfinite(self._last_t0) and window.cadence != "sliding":
+            # A window is opened with the newest frame alone, so the others need no work.
+            if window.cadence == "sliding":
+                opens = not self._session.history
+            else:
+                opens = not math.isfinite(self._last_t0)
+            if opens and not last:
                 continue
             self._session.observe(
                 self._composite(frame), frame.t0, row, executing=row > 0.5 or last

@@ -57,11 +57,12 @@ class VideoWriter:
         self._container.close()
 
 
-def read_frames(path: Path) -> tuple[NDArray[np.float64], list[Rgb]]:
-    """Timestamps in seconds and pictures of a video file."""
+def read_frames(path: Path, stride: int = 1) -> tuple[NDArray[np.float64], list[Rgb]]:
+    """Timestamps in seconds of all pictures of a video file, and every ``stride``-th picture."""
     times, frames = [], []
     with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
+        for i, frame in enumerate(container.decode(video=0)):
             times.append(float(frame.time or 0.0))
-            frames.append(frame.to_ndarray(format="rgb24"))
+            if i % stride == 0:  # turning a picture into RGB costs more than decoding it
+                frames.append(frame.to_ndarray(format="rgb24"))
     return np.asarray(times), frames

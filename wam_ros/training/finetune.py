@@ -66,7 +66,9 @@ def finetune(
         dit.requires_grad_(True)
 
     def make(part: Sequence[Episode], seed: int) -> FlowLoss:
-        windows = make_windows(networks, config, part, numbers, tokenizer, tag, seed)
+        windows = make_windows(
+            networks, config, part, numbers, tokenizer, tag, seed, out / "stages"
+        )
         draw: Callable = lambda rng: Batch.of(windows.draw(rng, settings.batch))  # noqa: E731
         return FlowLoss(dit, draw, settings.schedule, settings.video_weight, seed=seed)
 

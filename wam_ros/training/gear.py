@@ -188,10 +188,11 @@ class GearDataset:
         for short in self.cameras:
             key = self.modality["video"][short].get("original_key") or f"observation.images.{short}"
             path = self._path("video_path", number, video_key=key)
-            _, frames = read_frames(path)
-            if len(frames) < self.length[number]:
-                raise GearError(f"{path} has {len(frames)} frames for {self.length[number]} rows")
-            views[short] = torch.from_numpy(np.stack(frames[: self.length[number] : stride]))
+            times, frames = read_frames(path, stride)
+            if len(times) < self.length[number]:
+                raise GearError(f"{path} has {len(times)} frames for {self.length[number]} rows")
+            wanted = -(-self.length[number] // stride)
+            views[short] = torch.from_numpy(np.stack(frames[:wanted]))
         whole = composite(views, self.tag, size, self.metadata.resolution, self.cameras)
         return whole.numpy()
 

@@ -29,19 +29,16 @@ class Readout(nn.Module):
     def __init__(self, dim: int, state: int, hidden: int = 256) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(dim + state, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, state),
+            nn.Linear(dim + state, hidden), nn.GELU(), nn.Linear(hidden, state)
         )
 
     def forward(self, summary: Tensor, state: Tensor) -> Tensor:
         """Map [B, dim] and [B, state] to [B, state]."""
-        return state + self.net(torch.cat((summary, state), dim=-1))
+        out: Tensor = state + self.net(torch.cat((summary, state), dim=-1))
+        return out
 
 
-def settled(state: Array, rows: int = 6, tolerance: float = 0.02) -> bool:
+def settled(state: Array, rows: int = 6, tolerance: float = 0.1) -> bool:
     """Whether the last ``rows`` of normalised states [T, width] stand still.
 
     An instruction that was cut short ends in a state that says nothing about it.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,16 +61,45 @@ def encode_all(
     vae: VideoVae,
     episodes: Sequence[Episode],
     seed: int = 0,
+    cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Latents]:
-    """Encode all episodes, each from a random one of the four phases."""
+    """Encode all episodes, each from a random one of the four phases.
+
+    Latents are kept below ``cache``, in a folder named after the VAE's weights, and used again.
+    """
+    folder = None if cache is None else cache / f"latents_{_fingerprint(vae)}"
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     phases = rng.integers(FRAMES_PER_LATENT, size=len(episodes))
     out = []
     for i, (episode, phase) in enumerate(zip(episodes, phases)):
         # Too short an episode keeps the frames it has.
         spare = len(episode.frames) - 1 - FRAMES_PER_LATENT
-        out.append(encode(vae, episode, int(min(phase, max(spare, 0)))))
+        start = int(min(phase, max(spare, 0)))
+        file = None if folder is None else folder / f"{seed}_{len(episodes)}_{i:06d}.npz"
+        out.append(_cached(file, partial(encode, vae, episode, start)))
         if progress:
             progress(i + 1, len(episodes))
     return out
+
+
+def _cached(file: Path | None, make: Callable[[], Latents]) -> Latents:
+    if file is None:
+        return make()
+    if file.is_file():
+        with np.load(file) as kept:
+            return Latents(int(kept["phase"]), kept["single"], kept["group"])
+    found = make()
+    part = file.with_suffix(".part.npz")
+    np.savez(part, phase=found.phase, single=found.single, group=found.group)
+    part.replace(file)
+    return found
+
+
+def _fingerprint(vae: VideoVae) -> str:
+    digest = hashlib.sha256(repr(vae.config).encode())
+    for tensor in vae.stored_state().values():
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]

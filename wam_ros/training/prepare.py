@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ def make_windows(
     tokenize: Callable[[str], tuple[torch.Tensor, torch.Tensor]],
     tag: str,
     seed: int,
+    cache: Path | None = None,
 ) -> Windows:
     """Encode pictures and instructions of all episodes.
 
@@ -49,9 +51,11 @@ def make_windows(
     ----------
     tokenize
         A prompt, template included, to ids and mask [1, L].
+    cache
+        Folder where latents are kept for another run.
     """
     c = config.dit
-    latents = encode_all(networks.vae, episodes, seed)
+    latents = encode_all(networks.vae, episodes, seed, cache)
     text = {
         said: embed(networks.text, *tokenize(prompts.prompt(said, tag)))[0].float().numpy()
         for said in sorted({t for e in episodes for t in e.text})

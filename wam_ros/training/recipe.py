@@ -178,7 +178,14 @@ class SmallRecipe:
         def make(episodes: Sequence[Episode], seed: int) -> FlowLoss:
             started = time.monotonic()
             windows = make_windows(
-                networks, self.config, episodes, numbers, tokenizer, self.dataset.tag, seed
+                networks,
+                self.config,
+                episodes,
+                numbers,
+                tokenizer,
+                self.dataset.tag,
+                seed,
+                self.stages,
             )
             spent = self.seconds.get("encode", 0.0) + time.monotonic() - started
             self.seconds["encode"] = round(spent, 1)

@@ -85,8 +85,10 @@ class DiTConfig:
 class HeadConfig:
     """The policy head: sampling, guidance and sizes of a call.
 
-    ``video_height`` x ``video_width`` is the composite that the VAE encodes, in pixels. With
-    ``resize_input`` a composite of another size is resized to it (bilinear), as the 5B does.
+    ``frames_per_call`` frames continue a window (the release's client sends 4, its training saw 8
+    and the one before them), and a call in the sliding cadence looks back ``sliding_history``
+    blocks. ``video_height`` x ``video_width`` is the composite that the VAE encodes, in pixels.
+    With ``resize_input`` a composite of another size is resized to it (bilinear), as the 5B does.
     """
 
     num_frames: int = 33
@@ -102,6 +104,8 @@ class HeadConfig:
     video_height: int = 352
     video_width: int = 640
     resize_input: bool = False
+    frames_per_call: int = 4
+    sliding_history: int = 1
     train_architecture: str = "full"
     lora_rank: int = 4
     lora_alpha: int = 4
@@ -146,11 +150,13 @@ class ClipConfig:
 class KeypointConfig:
     """The small model's image encoder (`keypoints.KeypointEncoder`), in place of CLIP.
 
-    ``points`` queries over ``features`` channels; ``waves`` frequencies encode a position.
+    ``points`` queries over ``features`` channels in each of the views, which lie in a grid of
+    ``tiles`` (rows, columns); ``waves`` frequencies encode a position.
     """
 
     points: int = 8
-    features: int = 48
+    features: int = 16
+    tiles: tuple[int, int] = (2, 2)
     text_dim: int = 64
     hidden: int = 128
     dim: int = 64
@@ -352,6 +358,8 @@ def small(vocab: int = 256) -> WamConfig:
         num_inference_steps=4,
         dit_steps=4,
         cfg_scale=1.0,
+        frames_per_call=9,
+        sliding_history=0,
         video_height=96,
         video_width=160,
     )

@@ -36,31 +36,34 @@ class KeypointEncoder(StoredNetwork):
         return tokens
 
     def look(self, frames: Tensor, text: Tensor) -> Tensor:
-        """Where the queries look: x (right) and y (down) in [-1, 1], [B, points, 2]."""
+        """Where queries look in each view: x (right), y (down) in [-1, 1], [B, points, V, 2]."""
         place: Tensor = self.net.places(frames.to(self.dtype), text.to(self.dtype))[0]
         return place
 
 
 class KeypointNet(nn.Module):
-    """The network itself; see the module's text."""
+    """The network itself; see the module's text.
+
+    The composite's views lie in a grid of ``tiles``. A query looks for its place in every view by
+    itself: over the whole composite it would end up between the views that show the same block.
+    """
 
     def __init__(self, config: KeypointConfig) -> None:
         super().__init__()
         c, f = config, config.features
         self.config = c
-        self.conv1 = nn.Conv2d(3, f // 2, 5, stride=2, padding=2)
-        self.conv2 = nn.Conv2d(f // 2, f, 3, stride=2, padding=1)
-        self.conv3 = nn.Conv2d(f, f, 3, padding=2, dilation=2)
-        # The colours themselves go along, so that a query can name one from the start.
-        self.values = nn.Conv2d(f + 3, f, 1)
-        self.scale = nn.Parameter(torch.tensor([2.5]))
+        self.conv1 = nn.Conv2d(3, f, 3, padding=1)
+        self.conv2 = nn.Conv2d(f, f, 3, padding=1)
+        self.scale = nn.Parameter(torch.tensor([3.0]))
         self.ask = nn.Linear(c.text_dim, c.points)
         self.usual = nn.Parameter(torch.zeros(c.points, c.text_dim))
         self.contrast = nn.Parameter(torch.ones(c.points, c.text_dim))
         self.query = nn.Sequential(
-            nn.Linear(c.points * c.text_dim, c.hidden), nn.GELU(), nn.Linear(c.hidden, c.points * f)
+            nn.Linear(c.points * c.text_dim, c.hidden),
+            nn.GELU(),
+            nn.Linear(c.hidden, c.points * (f + 3)),
         )
-        seen = f + 4 * c.waves + 2
+        seen = c.tiles[0] * c.tiles[1] * (f + 3 + 4 * c.waves + 2)
         self.token = nn.Sequential(nn.Linear(seen, c.hidden), nn.GELU(), nn.Linear(c.hidden, c.dim))
         self.kind = nn.Parameter(0.02 * torch.randn(c.points, c.dim))
         everything = c.points * (c.dim + c.text_dim)
@@ -93,45 +96,63 @@ class KeypointNet(nn.Module):
         self.contrast.copy_(1.0 / found.std(0, correction=0).clamp_min(1e-4))
 
     def places(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Positions [B, P, 2], spreads [B, P, 2], features [B, P, F], and `asked`."""
-        x = F.gelu(self.conv1(frames))
-        x = F.gelu(self.conv2(x))
-        x = F.gelu(x + self.conv3(x))
-        rows, columns = x.shape[-2:]
+        """Per query and view: positions and spreads [B, P, V, 2], features [B, P, V, F]; `asked`.
+
+        Raises
+        ------
+        ValueError
+            If the frames do not divide into the views.
+        """
+        rows, columns = self.config.tiles
+        if frames.shape[-2] % (_POOL * rows) or frames.shape[-1] % (_POOL * columns):
+            raise ValueError(
+                f"frames of {frames.shape[-2]}x{frames.shape[-1]} are no {rows}x{columns} views "
+                f"with sides that {_POOL} divides"
+            )
+        small = F.avg_pool2d(frames, _POOL)
+        x = F.gelu(self.conv1(small))
+        x = F.gelu(x + self.conv2(x))
+        # What is colourful goes along as it is: a query can look for a colour from the start, and
+        # grey and wood, which most of the picture is, draw nobody's look.
+        colours = _COLOUR_GAIN * (small - small.mean(1, keepdim=True))
+        keys = torch.cat((x, colours), dim=1)
         asked = self.asked(text)
         query = self.query(asked.flatten(1)).unflatten(1, (self.config.points, -1))
-        values = self.values(torch.cat((x, F.avg_pool2d(frames, 4)), dim=1)).flatten(2)
         # In training under bfloat16 a position would be known to a pixel only.
         with torch.autocast(frames.device.type, enabled=False):
-            return (*self._find(query.float(), values.float(), rows, columns), asked)
+            return (*self._find(query.float(), keys.float()), asked)
 
-    def _find(
-        self, query: Tensor, values: Tensor, rows: int, columns: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        # Cosines: how sharp a query looks does not hang on how bright its features are.
-        scores = F.normalize(query, dim=-1) @ F.normalize(values, dim=1)
-        weights = (scores * self.scale.exp()).softmax(dim=-1)
-        where = _grid(rows, columns, values)
+    def _find(self, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, columns = self.config.tiles
+        height, width = keys.shape[-2] // rows, keys.shape[-1] // columns
+        tiles = keys.unflatten(-2, (rows, height)).unflatten(-1, (columns, width))
+        tiles = tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(3)  # [B, V, F, cells]
+        scores = F.normalize(query, dim=-1)[:, None] @ tiles
+        weights = (scores * self.scale.float().exp()).softmax(dim=-1)
+        where = _grid(height, width, keys)
         place = weights @ where
         spread = (weights @ where.square() - place.square()).clamp_min(0.0).add(1e-6).sqrt()
-        features = weights @ values.transpose(1, 2)
-        return place, spread, features
+        features = weights @ tiles.transpose(-1, -2)
+        return place.transpose(1, 2), spread.transpose(1, 2), features.transpose(1, 2)
 
     def forward(self, frames: Tensor, text: Tensor) -> Tensor:
         """See `KeypointEncoder.encode`."""
         place, spread, features, asked = self.places(frames, text)
         seen = torch.cat((features, _waves(place, self.config.waves), spread), dim=-1)
-        tokens = self.token(seen.to(self.kind.dtype)) + self.kind
+        tokens = self.token(seen.flatten(2).to(self.kind.dtype)) + self.kind
         together = torch.cat((tokens.flatten(1), asked.flatten(1)), dim=1)
         return torch.cat((tokens, self.summary(together)[:, None]), dim=1)
+
+
+_POOL = 4
+_COLOUR_GAIN = 3.0
 
 
 def _grid(rows: int, columns: int, like: Tensor) -> Tensor:
     """Centres of the cells, row by row: x and y in [-1, 1], [rows * columns, 2]."""
     y = (torch.arange(rows, device=like.device) + 0.5) / rows * 2 - 1
     x = (torch.arange(columns, device=like.device) + 0.5) / columns * 2 - 1
-    grid = torch.stack((x.repeat(rows), y.repeat_interleave(columns)), dim=-1)
-    return grid.to(like.dtype)
+    return torch.stack((x.repeat(rows), y.repeat_interleave(columns)), dim=-1)
 
 
 def _waves(place: Tensor, count: int) -> Tensor:

@@ -9,15 +9,14 @@ from wam_ros.wam.keymaps import Entry
 def entries(config: KeypointConfig) -> list[Entry]:
     """All tensors, names below `action_head.image_encoder.model.visual.`."""
     c, f, h = config, config.features, config.hidden
+    views = c.tiles[0] * c.tiles[1]
     shapes: list[tuple[str, tuple[int, ...]]] = [
-        ("conv1", (f // 2, 3, 5, 5)),
-        ("conv2", (f, f // 2, 3, 3)),
-        ("conv3", (f, f, 3, 3)),
-        ("values", (f, f + 3, 1, 1)),
+        ("conv1", (f, 3, 3, 3)),
+        ("conv2", (f, f, 3, 3)),
         ("ask", (c.points, c.text_dim)),
         ("query.0", (h, c.points * c.text_dim)),
-        ("query.2", (c.points * f, h)),
-        ("token.0", (h, f + 4 * c.waves + 2)),
+        ("query.2", (c.points * (f + 3), h)),
+        ("token.0", (h, views * (f + 3 + 4 * c.waves + 2))),
         ("token.2", (c.dim, h)),
         ("summary.0", (2 * h, c.points * (c.dim + c.text_dim))),
         ("summary.2", (h, 2 * h)),
