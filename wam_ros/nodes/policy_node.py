@@ -233,6 +233,7 @@ class PolicyNode(AutostartNode):
             # Nothing in this process can bring a GPU context back; the supervisor can. Whoever
             # runs an instruction is told first.
             if time.monotonic() - self._lost_at > _LAST_WORDS:
+                self._lost_at = None  # once: shutting down spins, too, and must get to its end
                 raise SystemExit(3)
             return
         if not (self._active and self._phase in (READY, RUNNING) and self._understood):
