@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -19,8 +20,7 @@ def test_an_instruction_on_the_topic_is_obeyed_and_estop_latches(graph) -> None:
     assert c.executor.mode_name == "holding"
     assert c.executor.chunks_accepted == 0
 
-    assert c.say("touch the green block with the right hand")
-    g.until(lambda: c.sim.success)
+    g.carry_out("touch the green block with the right hand")
     assert c.sim.distance < 0.03
     assert c.executor.chunks_accepted > 0
     assert c.policy.instruction == "touch the green block with the right hand"
@@ -54,16 +54,14 @@ def test_an_instruction_on_the_topic_is_obeyed_and_estop_latches(graph) -> None:
 )
 def test_the_other_robots_obey_too(graph, robot: str, text: str) -> None:
     g = graph(robot, seed="1")
-    assert g.client.say(text)
-    g.until(lambda: g.client.sim.success)
+    g.carry_out(text)
 
 
 def test_the_graph_follows_simulated_time(graph) -> None:
     g = graph(use_sim_time="true", seed="4")
     c = g.client
     assert c.observation.header.stamp.sec < 600  # time of the simulation, not of the wall
-    assert c.say("touch the red block with the left hand")
-    g.until(lambda: c.sim.success)
+    g.carry_out("touch the red block with the left hand")
 
 
 def test_a_lost_camera_makes_the_arm_hold_until_it_is_back(graph) -> None:
@@ -89,10 +87,30 @@ def test_a_lost_camera_makes_the_arm_hold_until_it_is_back(graph) -> None:
 
 def test_sync_cadence_with_a_slow_policy(graph) -> None:
     g = graph(cadence="sync", latency="0.6", seed="1")
-    assert g.client.say("touch the blue block with the left hand")
-    g.until(lambda: g.client.sim.success, 60)
+    g.carry_out("touch the blue block with the left hand", 60)
     assert g.client.policy.cadence == "sync"
     assert g.client.policy.latency_p50 >= 0.6
+
+
+def test_a_starved_simulation_trips_the_executor_which_can_be_armed_again(graph) -> None:
+    g = graph(seed="5")
+    c = g.client
+    sim, end = g.supervisor.pids["sim"], time.monotonic() + 25
+
+    def starve() -> None:  # as a machine would that gives it a quarter of the time
+        while time.monotonic() < end and not c.executor.reason.startswith("following error"):
+            os.kill(sim, signal.SIGSTOP)
+            time.sleep(0.15)
+            os.kill(sim, signal.SIGCONT)
+            time.sleep(0.05)
+
+    starving = threading.Thread(target=starve)
+    starving.start()
+    try:
+        assert g.carry_out("touch the red block with the right hand") > 0
+    finally:
+        end = 0.0
+        starving.join()
 
 
 def test_a_killed_policy_comes_back_and_the_arm_holds_meanwhile(graph) -> None:
@@ -105,8 +123,7 @@ def test_a_killed_policy_comes_back_and_the_arm_holds_meanwhile(graph) -> None:
     g.until(lambda: c.executor.mode_name == "holding", 10)
     g.until(lambda: c.policy is not None and c.policy.state_name == "ready", 20)
     assert c.policy.instruction == ""  # cleared after a crash
-    assert c.say("touch the red block with the left hand")
-    g.until(lambda: c.sim.success)
+    g.carry_out("touch the red block with the left hand")
 
 
 def test_executor_on_hardware_starts_disarmed_and_sends_nothing(node_process) -> None:

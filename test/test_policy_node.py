@@ -178,6 +178,7 @@ def host(domain_id: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 def test_a_slow_decoder_delays_no_chunk_and_its_frames_are_dropped(host: Any) -> None:
     backend = Imagining()
     h = host(backend)
+    h.node._resting = False  # else the first chunk's rows start on arrival, its frames move along
     h.until(backend.inside.is_set)
     before = len(h.of("_chunk_out"))
     assert h.events[0][0] == "_chunk_out", "the chunk goes out first"

@@ -27,12 +27,17 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_checkpoint(
-    folder: Path, rows: int = 24, seed: int = 0, reach: float | None = None
+    folder: Path,
+    rows: int = 24,
+    seed: int = 0,
+    reach: float | None = None,
+    widths: tuple[int, int] = (32, 64),
 ) -> Path:
     """Save a model that gives ``rows`` action rows, with the statistics of all embodiments.
 
     ``reach`` replaces the bounds of every action by plus and minus so much: the recorded ones are
-    made up, and further from the measured state than an executor lets a chunk start.
+    made up, and further from the measured state than an executor lets a chunk start. ``widths`` are
+    those of action and state; by default the released models', so that every robot's vectors fit.
     """
     import torch
 
@@ -47,10 +52,8 @@ def write_checkpoint(
 
     torch.set_num_threads(1)  # two that wait for each other are slower on a busy machine
     config = tiny(action_rows=rows)
-    # As wide as the released models, so that every robot's vectors fit.
-    config = dataclasses.replace(
-        config, dit=dataclasses.replace(config.dit, action_dim=32, max_state_dim=64)
-    )
+    dit = dataclasses.replace(config.dit, action_dim=widths[0], max_state_dim=widths[1])
+    config = dataclasses.replace(config, dit=dit)
     networks = Networks(
         CausalDiT(config.dit), TextEncoder(config.t5), ImageEncoder(config.clip),
         VideoVae(config.vae),

@@ -156,3 +156,15 @@ def test_another_robots_checkpoint_names_what_differs(tmp_path: Path) -> None:
     short = write_checkpoint(tmp_path, rows=12)
     with pytest.raises(PolicyError, match=r"gives 12 rows a chunk.*rates\.horizon is 24"):
         hosted(short, load_contract("yam"))
+
+
+def test_a_network_too_narrow_for_the_robot_is_refused_at_configure(tmp_path: Path) -> None:
+    contract = load_contract("yam")
+    values = (len(contract.action_names), len(contract.state_names))
+    assert values == (14, 14)
+    hosted(write_checkpoint(tmp_path / "fits", widths=values), contract)
+    narrow = write_checkpoint(tmp_path / "narrow", widths=(13, 12))
+    with pytest.raises(
+        PolicyError, match=r"14 state values, .*takes 12.*; .*14 action values, .*takes 13"
+    ):
+        hosted(narrow, contract)

@@ -38,12 +38,11 @@ from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.instruction_server import InstructionServer
 from wam_ros.nodes.lifecycle import AutostartNode, run
 from wam_ros.policy.afterwork import Afterwork
-from wam_ros.policy.base import Policy, PolicyError, Window, device_lost, frame_rows
-from wam_ros.policy.cadence import Latency, Scheduler
+from wam_ros.policy.base import Policy, PolicyError, device_lost
 from wam_ros.policy.fit import view_note
-from wam_ros.policy.frames import FrameBuffer
 from wam_ros.policy.registry import make
 from wam_ros.policy.task_run import Outcome, Settings, Sight
+from wam_ros.policy.turn import Call, Turn
 
 UNCONFIGURED, LOADING, WARMING, READY, RUNNING, ERROR = range(6)
 STATE_NAMES = ("unconfigured", "loading", "warming", "ready", "running", "error")
@@ -53,8 +52,6 @@ LATCHED = QoSProfile(
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 # The frames of a chunk come in bursts of four; a viewer that is slow may lose old ones.
 FRAMES = QoSProfile(depth=16, reliability=ReliabilityPolicy.BEST_EFFORT)
-FIRST = ActionChunkMsg.CONTEXT_NEW_INSTRUCTION | ActionChunkMsg.CONTEXT_WARM_UP
-_MAX_OBSERVATION_AGE = 0.5
 _SILENCE = 3.0
 """Seconds after which an executor that said nothing (it speaks at 10 Hz) is not there."""
 _LAST_WORDS = 0.5
@@ -81,24 +78,16 @@ class PolicyNode(AutostartNode):
         loose = {"imagined_video": ParameterDescriptor(dynamic_typing=True)}
         self._p = {k: self.declare_parameter(k, v, loose.get(k)).value for k, v in defaults.items()}
         self.contract = load_contract(str(self._p["robot"]))
-        rates = self.contract.rates
-        self._scheduler = Scheduler(
-            str(self._p["cadence"]), rates.horizon * rates.step_period, float(self._p["period"])
-        )
-        self._frames = FrameBuffer(rates.step_period * rates.video_stride)
+        self._turn = Turn(self.contract, str(self._p["cadence"]), float(self._p["period"]))
         self._backend: Policy | None = None
         self._made: Policy | None = None
-        self._latency = Latency()
         self._phase, self._reason, self._views = UNCONFIGURED, "", ""
-        self._instruction, self._fresh = "", False
         self._understood, self._failing = False, False
         self._executor: Any = None
         self._executor_at = float("-inf")
         self._objects: dict[str, Any] = {}
         self._resting, self._rows, self._rows_of = True, 0.0, 0
-        self._sequence = 0
         self._lost_at: float | None = None
-        self._called_with = float("-inf")
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -186,25 +175,19 @@ class PolicyNode(AutostartNode):
 
     def _on_instruction(self, message: Any) -> None:
         text = message.data.strip()
-        if not self._runs.echoes(text) and (text != self._instruction or not self._understood):
+        if not self._runs.echoes(text) and (text != self._turn.instruction or not self._understood):
             self._take(text)
 
     def _take(self, text: str) -> None:
         """Put an instruction in force; an empty one means hold."""
-        self._instruction, self._fresh, self._understood = text, True, bool(text)
-        self._failing = False
-        self._scheduler.reset()
+        self._turn.say(text)
+        self._understood, self._failing = bool(text), False
         self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
         if self._phase == RUNNING:
             self._set(READY, "")
 
     def _on_observation(self, message: Any) -> None:
-        observation = observation_from_msg(message)
-        newest = self._frames.newest
-        if newest is not None and observation.t0 < newest.t0 - 1.0:  # the clock was set back
-            self._frames.clear()
-            self._called_with = float("-inf")
-        self._frames.push(observation)
+        self._turn.see(observation_from_msg(message))
         self._tick()  # a call that is due need not wait for the timer
 
     def _on_executor(self, message: Any) -> None:
@@ -221,19 +204,19 @@ class PolicyNode(AutostartNode):
     def _look(self) -> Sight:
         """What `run_instruction` needs to know of this node."""
         heard = time.monotonic() - self._executor_at < _SILENCE
-        newest = self._frames.newest
+        newest = self._turn.frames.newest
         return Sight(
             0.0,
             phase=STATE_NAMES[self._phase],
             reason=self._reason,
             active=self._active,
-            instruction=self._instruction,
+            instruction=self._turn.instruction,
             understood=self._understood,
             thinking=self._busy and not self._failing,
             mode=self._executor.mode_name if heard else "",
             executor_reason=self._executor.reason if heard else "",
             state=newest.state if newest else None,
-            chunks=self._sequence,
+            chunks=self._turn.sequence,
         )
 
     # ---- calls ---------------------------------------------------------------------------------
@@ -245,55 +228,36 @@ class PolicyNode(AutostartNode):
     def _busy(self) -> bool:
         return self._worker is not None and self._worker.is_alive()
 
-    def _expected(self) -> float:
-        # What the first call of all took is no reason to leave the cadence asked for.
-        return self._latency.expected(0.4 * self._scheduler.horizon)
-
     def _tick(self) -> None:
         if self._lost_at is not None:
             # Nothing in this process can bring a GPU context back; the supervisor can. Whoever
             # runs an instruction is told first.
             if time.monotonic() - self._lost_at > _LAST_WORDS:
+                self._lost_at = None  # once: shutting down spins, too, and must get to its end
                 raise SystemExit(3)
             return
         if not (self._active and self._phase in (READY, RUNNING) and self._understood):
             return
-        newest = self._frames.newest
-        now = self._now()
-        if self._busy or newest is None or now - newest.t0 > _MAX_OBSERVATION_AGE:
+        if self._busy:
             return
-        if newest.t0 <= self._called_with:  # a model must not be shown the same frame twice
-            return
-        decision = self._scheduler.decide(now, self._expected(), self._resting)
-        if not decision.call:
+        decision = self._turn.begin(self._now(), self._resting)
+        if decision is None:
             return
         self._reason = decision.reason
-        self._scheduler.called(now)
         self._afterwork.stop()
-        self._called_with = newest.t0
-        # Rows of an older chunk say nothing about the last one, which may have been refused.
-        executed = self._rows if self._rows_of == self._sequence else 0.0
-        period = self.contract.rates.step_period
-        window = Window(
-            self._frames.at([row * period for row in frame_rows(self._backend)]),
-            dict(self._objects),
-            executed,
-            decision.cadence,
-        )
-        self._worker = threading.Thread(
-            target=self._call, args=(window, self._instruction, self._fresh), daemon=True
-        )
-        self._fresh = False
+        progress = (self._rows_of, self._rows)
+        call = self._turn.call(self._backend, dict(self._objects), progress, decision.cadence)
+        self._worker = threading.Thread(target=self._call, args=(call,), daemon=True)
         self._worker.start()
 
-    def _call(self, window: Window, instruction: str, fresh: bool) -> None:
+    def _call(self, call: Call) -> None:
         backend = self._backend
         assert backend is not None
         begin = self._now()
         try:
-            if fresh:
-                backend.reset(instruction)
-            chunk = backend.infer(window)
+            if call.fresh:
+                backend.reset(call.instruction)
+            chunk = backend.infer(call.window)
             thought = getattr(backend, "imagine", lambda: None)()
         except ValueError as err:  # an instruction nobody understands is the speaker's mistake
             self.get_logger().warning(str(err))
@@ -301,7 +265,7 @@ class PolicyNode(AutostartNode):
             self._understood = False  # after the reason, which whoever runs it is told
             return
         except PolicyError as err:
-            self._fresh = self._failing = True
+            self._turn.fresh = self._failing = True
             self.get_logger().error(str(err), throttle_duration_sec=2.0)
             self._set(READY, str(err))
             return
@@ -312,36 +276,21 @@ class PolicyNode(AutostartNode):
                 self._lost_at = time.monotonic()
             return
         end = self._now()
-        if instruction != self._instruction:
+        if call.instruction != self._turn.instruction:
             return  # the instruction changed meanwhile: this chunk answers the old one
-        self._latency.add(end - begin, warm_up=fresh)
-        late = self._publish_chunk(
-            replace(
-                chunk,
-                sequence=self._sequence + 1,
-                inference_start=begin,
-                inference_end=end,
-                instruction=instruction,
-                cadence=window.cadence,
-                context_flags=chunk.context_flags | (FIRST if fresh else 0),
-            )
-        )
+        self._turn.latency.add(end - begin, warm_up=call.fresh)
+        late = self._publish_chunk(self._turn.stamp(chunk, call, begin, end))
         if thought is not None:
             thought = replace(thought, frames=((t, _jpeg(rgb)) for t, rgb in thought.frames))
-            due = self._scheduler.next_call(self._expected())
+            due = self._turn.scheduler.next_call(self._turn.expected)
             self._afterwork.start(thought, due, late)
 
     def _publish_chunk(self, chunk: ActionChunk) -> float:
         """Send a chunk; returns by how many seconds its rows run behind its stamps."""
-        self._sequence, self._failing = chunk.sequence, False
-        self._sent = [*self._sent[-10:], self._now()]
-        # There the executor starts the rows on arrival; see Executor.
-        on_arrival = chunk.cadence == "sync" or (
-            self._resting and bool(chunk.context_flags & ActionChunkMsg.CONTEXT_WARM_UP)
-        )
-        late = self._now() - chunk.t0 if on_arrival else 0.0
-        self._scheduler.horizon = chunk.horizon * chunk.step_period
-        self._scheduler.delivered(chunk.t_end + late)
+        now = self._now()
+        self._failing = False
+        self._sent = [*self._sent[-10:], now]
+        late = self._turn.deliver(chunk, now, self._resting)
         self._chunk_out.publish(chunk_to_msg(chunk, self.contract.robot))
         self._trajectory_out.publish(chunk_to_trajectory(chunk))
         if self._phase != RUNNING:
@@ -372,13 +321,13 @@ class PolicyNode(AutostartNode):
                 backend=str(self._p["policy"]),
                 model=backend.model if backend else "",
                 precision=backend.precision if backend else "",
-                cadence=self._scheduler.in_force(self._expected())[0],
-                requested_cadence=self._scheduler.requested,
-                instruction=self._instruction,
-                chunks=self._sequence,
+                cadence=self._turn.scheduler.in_force(self._turn.expected)[0],
+                requested_cadence=self._turn.scheduler.requested,
+                instruction=self._turn.instruction,
+                chunks=self._turn.sequence,
                 chunk_rate=(len(self._sent) - 1) / span if span > 0 else 0.0,
-                latency_p50=self._latency.shown(50),
-                latency_p95=self._latency.shown(95),
+                latency_p50=self._turn.latency.shown(50),
+                latency_p95=self._turn.latency.shown(95),
                 context_fill=float(getattr(backend, "context_fill", 0.0)),
             )
             msg.header.stamp = to_stamp(self._now())
@@ -388,9 +337,9 @@ class PolicyNode(AutostartNode):
         level = 2 if self._phase == ERROR else int(self._phase < READY or bool(self._reason))
         text = STATE_NAMES[self._phase] + (f": {self._reason}" if self._reason else "")
         values = {
-            "latency p50 (ms)": f"{self._latency.shown(50) * 1e3:.0f}",
-            "latency p95 (ms)": f"{self._latency.shown(95) * 1e3:.0f}",
-            "chunks": str(self._sequence),
+            "latency p50 (ms)": f"{self._turn.latency.shown(50) * 1e3:.0f}",
+            "latency p95 (ms)": f"{self._turn.latency.shown(95) * 1e3:.0f}",
+            "chunks": str(self._turn.sequence),
         }
         if self._views:
             values["views"] = self._views

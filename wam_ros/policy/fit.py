@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def differences(contract: Contract, adapter: Adapter) -> list[str]:
     """Everything in which they differ, both values named; empty when they fit."""
-    return [*_times(contract, adapter), *_keys(contract, adapter)]
+    return [*_times(contract, adapter), *_widths(contract, adapter), *_keys(contract, adapter)]
 
 
 def _times(contract: Contract, adapter: Adapter) -> Iterator[str]:
@@ -29,6 +29,24 @@ def _times(contract: Contract, adapter: Adapter) -> Iterator[str]:
             f"the checkpoint was trained at {1 / period:g} rows per second, the contract's "
             f"rates.action is {rates.action:g}"
         )
+
+
+def _widths(contract: Contract, adapter: Adapter) -> Iterator[str]:
+    """Where a robot has more joints than the network has inputs or outputs.
+
+    Statistics of a wider robot may well be in the checkpoint: the folder lists every embodiment.
+    """
+    dit, metadata = adapter.config.dit, adapter.metadata
+    state = sum(metadata.state_statistics[k].dim for k in adapter.state_keys)
+    for what, ours, most in (
+        ("state", state, dit.max_state_dim),
+        ("action", sum(adapter.dims.values()), dit.action_dim),
+    ):
+        if ours > most:
+            yield (
+                f"{contract.embodiment} has {ours} {what} values, the checkpoint's network takes "
+                f"{most}: it was made for another robot"
+            )
 
 
 def _keys(contract: Contract, adapter: Adapter) -> Iterator[str]:

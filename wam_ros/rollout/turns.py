@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from wam_ros.contract.data import ActionChunk, FloatArray, Observation
 from wam_ros.contract.model import Contract
 from wam_ros.execution.settings import WARM_UP
-from wam_ros.policy.base import Afterthought, Policy, PolicyError, Window, frame_rows
-from wam_ros.policy.cadence import Latency, Scheduler
-from wam_ros.policy.frames import FrameBuffer
+from wam_ros.policy.base import Afterthought, Policy, PolicyError
+from wam_ros.policy.cadence import Latency
+from wam_ros.policy.turn import Call, Turn
 
 LatencyModel = str | float | Callable[[np.random.Generator], float]
 """``"measured"``, seconds, or a function that draws seconds."""
 
-MAX_OBSERVATION_AGE = 0.5
 _PATIENCE = 3
 """Errors in a row after which the policy counts as having given up."""
 _KNOWN = 20
-_NEW_INSTRUCTION = 2  # ActionChunk.CONTEXT_NEW_INSTRUCTION
-FIRST = _NEW_INSTRUCTION | WARM_UP
 
 
 @dataclass
@@ -69,33 +66,25 @@ class Turns:
     error: str = ""
     pending: Answer | None = None
     _errors: int = 0
-    _instruction: str = ""
-    _fresh: bool = False
     _waiting: bool = False
-    _sequence: int = 0
-    _called_with: float = -np.inf
     _resting: bool = True
-    _frames: FrameBuffer = field(init=False)
-    _scheduler: Scheduler = field(init=False)
+    _turn: Turn = field(init=False)
 
     def __post_init__(self) -> None:
-        rates = self.contract.rates
-        self._frames = FrameBuffer(rates.step_period * rates.video_stride)
-        self._scheduler = Scheduler(self.cadence, rates.horizon * rates.step_period, self.period)
         if self.latency != "measured":
             self.known = Latency()
             for _ in range(_KNOWN):
                 self.known.add(self._cost(0.0))
+        self._turn = Turn(self.contract, self.cadence, self.period, self.known)
 
     def say(self, instruction: str) -> None:
         """Take a new instruction; an answer to the old one is dropped when it arrives."""
-        self._instruction, self._fresh = instruction, True
+        self._turn.say(instruction)
         self.error, self._errors, self._waiting = "", 0, bool(instruction)
-        self._scheduler.reset()
 
     def see(self, observation: Observation) -> None:
         """Take an observation."""
-        self._frames.push(observation)
+        self._turn.see(observation)
 
     def tick(
         self,
@@ -109,58 +98,37 @@ class Turns:
         ``resting`` and ``progress`` (chunk sequence, rows consumed, seconds left) are the
         executor's; ``objects`` gives true centres, asked for only when the policy wants them.
         """
-        newest = self._frames.newest
-        if not self._waiting or self.pending is not None or newest is None:
+        if not self._waiting or self.pending is not None:
             return
-        if now - newest.t0 > MAX_OBSERVATION_AGE or newest.t0 <= self._called_with:
+        decision = self._turn.begin(now, resting)
+        if decision is None:
             return
         self._resting = resting
-        # What the first call of all took is no reason to leave the cadence asked for.
-        expected = self.known.expected(0.4 * self._scheduler.horizon)
-        decision = self._scheduler.decide(now, expected, resting)
-        if not decision.call:
-            return
-        self._scheduler.called(now)
-        self._called_with = newest.t0
-        period = self.contract.rates.step_period
-        window = Window(
-            self._frames.at([row * period for row in frame_rows(self.policy)]),
-            objects() if self.policy.needs_objects else {},
-            progress[1] if progress[0] == self._sequence else 0.0,
-            decision.cadence,
-        )
-        self._call(window, now)
+        known = objects() if self.policy.needs_objects else {}
+        self._call(self._turn.call(self.policy, known, progress[:2], decision.cadence), now)
 
-    def _call(self, window: Window, now: float) -> None:
-        fresh, self._fresh = self._fresh, False
+    def _call(self, call: Call, now: float) -> None:
+        window = call.window
         if self.latency == "measured" and not self.policy.needs_objects:
             for frame in window.frames:  # drawing is the simulation's work, not the model's
                 dict(frame.views)
         begin = time.perf_counter()
         try:
-            if fresh:
-                self.policy.reset(self._instruction)
+            if call.fresh:
+                self.policy.reset(call.instruction)
             chunk = self.policy.infer(window)
         except ValueError as err:
             self.error, self._waiting = str(err), False
             return
         except PolicyError as err:
-            self._fresh = True
+            self._turn.fresh = True
             self._errors += 1
             if self._errors >= _PATIENCE:
                 self.error, self._waiting = str(err), False
             return
         self._errors = 0
         cost = self._cost(time.perf_counter() - begin)
-        chunk = replace(
-            chunk,
-            sequence=self._sequence + 1,
-            inference_start=now,
-            inference_end=now + cost,
-            instruction=self._instruction,
-            cadence=window.cadence,
-            context_flags=chunk.context_flags | (FIRST if fresh else 0),
-        )
+        chunk = self._turn.stamp(chunk, call, now, now + cost)
         thought = getattr(self.policy, "imagine", lambda: None)()
         self.pending = Answer(now + cost, now, cost, chunk, len(window.frames), thought)
 
@@ -175,15 +143,8 @@ class Turns:
         if answer is None or answer.due > now + 1e-9:
             return None
         self.pending = None
-        if answer.chunk.instruction != self._instruction:
+        if answer.chunk.instruction != self._turn.instruction:
             return None
-        chunk = answer.chunk
-        first = bool(chunk.context_flags & WARM_UP)
-        self.known.add(answer.latency, warm_up=first)
-        self._sequence = chunk.sequence
-        # There the executor starts the rows on arrival; see Executor.
-        on_arrival = chunk.cadence == "sync" or (self._resting and first)
-        late = now - chunk.t0 if on_arrival else 0.0
-        self._scheduler.horizon = chunk.horizon * chunk.step_period
-        self._scheduler.delivered(chunk.t_end + late)
+        self.known.add(answer.latency, warm_up=bool(answer.chunk.context_flags & WARM_UP))
+        self._turn.deliver(answer.chunk, now, self._resting)
         return answer

@@ -1,0 +1,109 @@
+"""The bookkeeping of one call after the other, without a node and without a rollout."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wam_ros.contract import load_contract
+from wam_ros.contract.data import ActionChunk, Observation
+from wam_ros.execution.settings import WARM_UP
+from wam_ros.policy.turn import FIRST, MAX_OBSERVATION_AGE, Call, Turn
+
+CONTRACT = load_contract("agibot_g1")
+POLICY: Any = SimpleNamespace(frame_rows=(-12, 0))
+
+
+def seen(t: float) -> Observation:
+    return Observation(t, {}, np.zeros(len(CONTRACT.state_names)))
+
+
+def turn(cadence: str = "async", instruction: str = "touch the red block") -> Turn:
+    made = Turn(CONTRACT, cadence, 1.0 / 7.0)
+    made.say(instruction)
+    return made
+
+
+def answered(t: Turn, call: Call, now: float) -> ActionChunk:
+    rows = np.zeros((CONTRACT.rates.horizon, len(CONTRACT.action_names)))
+    kinds = ("position",) * rows.shape[1]
+    t0 = call.window.newest.t0
+    plain = ActionChunk(t0, CONTRACT.rates.step_period, rows, CONTRACT.action_names, kinds)
+    return t.stamp(plain, call, now, now + 0.1)
+
+
+def test_a_call_needs_an_observation_that_is_new_and_not_old() -> None:
+    t = turn()
+    assert t.begin(10.0, True) is None
+    t.see(seen(9.0))
+    assert t.begin(9.0 + MAX_OBSERVATION_AGE + 0.01, True) is None
+    assert t.begin(9.1, True) is not None
+    t.say("touch the blue block")  # due at once, yet the same frame is not shown twice
+    assert t.begin(9.2, True) is None
+    t.see(seen(9.2))
+    assert t.begin(9.2, True) is not None
+
+
+def test_a_clock_that_is_set_back_is_followed() -> None:
+    t = turn()
+    t.see(seen(100.0))
+    assert t.begin(100.0, True) is not None
+    t.see(seen(3.0))
+    t.say("touch the blue block")
+    assert len(t.frames) == 1
+    assert t.begin(3.0, True) is not None
+
+
+def test_the_first_call_of_an_instruction_is_fresh_and_its_chunk_says_so() -> None:
+    t = turn()
+    t.see(seen(1.0 - 12 * CONTRACT.rates.step_period))
+    t.see(seen(1.0))
+    assert t.begin(1.0, True) is not None
+    first = t.call(POLICY, {}, (0, 0.0), "async")
+    assert first.fresh and not t.fresh
+    assert len(first.window.frames) == 2 and first.window.cadence == "async"
+    chunk = answered(t, first, 1.0)
+    assert chunk.context_flags == FIRST and chunk.sequence == 1
+    assert chunk.instruction == first.instruction
+    t.deliver(chunk, 1.1, True)
+    later = t.call(POLICY, {}, (1, 7.0), "async")
+    assert not later.fresh and answered(t, later, 2.0).context_flags == 0
+    assert later.window.executed_rows == 7.0
+
+
+def test_rows_of_another_chunk_do_not_count() -> None:
+    t = turn()
+    t.see(seen(1.0))
+    t.sequence = 4
+    assert t.call(POLICY, {}, (3, 7.0), "async").window.executed_rows == 0.0
+
+
+@pytest.mark.parametrize(
+    ("cadence", "resting", "flags", "late"),
+    [
+        ("async", True, WARM_UP, 0.7),
+        ("async", False, WARM_UP, 0.0),
+        ("async", True, 0, 0.0),
+        ("sync", False, 0, 0.7),
+    ],
+)
+def test_rows_start_on_arrival_in_sync_and_at_the_first_chunk_at_rest(
+    cadence: str, resting: bool, flags: int, late: float
+) -> None:
+    t = turn(cadence)
+    t.see(seen(1.0))
+    t.fresh = bool(flags)
+    call = t.call(POLICY, {}, (0, 0.0), cadence)
+    chunk = answered(t, call, 1.0)
+    assert t.deliver(chunk, 1.7, resting) == pytest.approx(late)
+    assert t.scheduler.next_call(0.0) == pytest.approx(
+        chunk.t_end + late - (0.1 if cadence == "async" else 0.0)
+    )
+
+
+def test_unknown_cadence_is_named() -> None:
+    with pytest.raises(ValueError, match="'often'"):
+        Turn(CONTRACT, "often", 0.1)
