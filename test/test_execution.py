@@ -188,6 +188,18 @@ def test_a_stop_inside_the_limits_exists_at_any_tick(stream, given, seconds, rat
     assert_inside(joined, contract, dt)
 
 
+def test_a_joint_that_stops_on_its_limit_does_not_pass_it_by_rounding() -> None:
+    core = armed(given=Settings(smoothing=0.02, reanchor_cap=10.0))
+    stream = random_stream(
+        3159, G1, rows=24, step=1 / 30, cadence="sync", period=0.4, latency=0.15,
+        noise=0.0, trouble=0.3, seconds=1.4,
+    )  # fmt: skip
+    drive(0.562, stream, core)
+    core.estop("test")
+    after = execute(core, [], 0.002 * np.arange(281, 800))
+    assert after.commands[:, core.names.index("right_gripper")].min() == 0.0
+
+
 @examples(4)
 @given(stream=STREAMS)
 def test_without_chunks_the_arm_rests_within_the_time_promised(stream) -> None:

@@ -161,6 +161,8 @@ class Limiter:
 
     def _accept(self, state: State) -> None:
         self.position, self.velocity, self.acceleration = state
+        # Rounding, at most: what would leave the range was not accepted as safe.
+        self.position = np.clip(self.position, self._lower, self._upper)
         if self._outside:
             low, high = self.stopping().reach()
             self._lower = np.clip(self.position + low, self._lower, self._range[0])
