@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -69,8 +69,13 @@ def finetune(
         windows = make_windows(
             networks, config, part, numbers, tokenizer, tag, seed, out / "stages"
         )
-        draw: Callable = lambda rng: Batch.of(windows.draw(rng, settings.batch))  # noqa: E731
-        return FlowLoss(dit, draw, settings.schedule, settings.video_weight, seed=seed)
+        return FlowLoss(
+            dit,
+            lambda rng: Batch.of(windows.draw(rng, settings.batch)),
+            settings.schedule,
+            settings.video_weight,
+            seed=seed,
+        )
 
     plan = Plan(
         settings.max_steps,

@@ -53,9 +53,9 @@ class HindsightLoss:
     ----------
     tokenize
         Instruction to ids and mask [1, L].
-    keep
-        Share of an episode's words that stay; the others become unknown, so that a word never met
-        before is nothing new. The words of ``spare`` always stay.
+    drop
+        Share of words that become the token ``unknown``, so that a word never met before is nothing
+        new. The tokens in ``spare`` always stay.
     """
 
     def __init__(

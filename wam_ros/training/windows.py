@@ -2,6 +2,9 @@
 
 A block is ``horizon`` rows. A window is a run of blocks whose anchors carry one instruction; block
 ``j`` anchored at row ``s`` uses the frames ``s, s + 3, .. s + 21`` and closes with ``s + 24``.
+
+`anchors` is the released sampler's rule. `Windows` opens where latents were encoded, every fourth
+frame, and runs forward from there: every block is reached, but none is added before the row drawn.
 """
 
 from __future__ import annotations
