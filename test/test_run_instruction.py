@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
 
+from running_graph import KEEPS_UP
+
 from wam_ros.nodes.run_client import RunGoal
 from wam_ros.policy.task_run import Outcome
 
@@ -31,6 +33,28 @@ def ended(g, run: RunGoal, seconds: float = 60.0) -> Outcome:
     return outcome
 
 
+def succeeds(g, text: str = RED) -> RunGoal:
+    """A run that succeeds. One that a slow machine's simulation brought down is repeated."""
+    for _ in range(4):
+        factors = []
+        run = goal(g, text)
+
+        def over(run: RunGoal = run, factors: list[float] = factors) -> bool:
+            if g.client.sim is not None:
+                factors.append(g.client.sim.real_time_factor)
+            return run.result is not None
+
+        g.until(over, 60)
+        fell_behind = "following error" in run.result.message and min(factors) < KEEPS_UP
+        if run.outcome is not Outcome.STOPPED or not fell_behind:
+            break
+        g.until(lambda: g.client.executor.mode_name == "disarmed", 10)
+        assert g.client.arm(True)[0], g.client.executor
+        g.until(lambda: g.client.executor.mode_name == "holding", 10)
+    assert run.outcome is Outcome.SUCCEEDED, (run.result.message, min(factors, default=0.0))
+    return run
+
+
 def holds_without_instruction(g) -> None:
     """After every run the arm comes to rest and nothing is in force."""
     g.until(lambda: g.client.policy.instruction == "", 5)
@@ -48,16 +72,14 @@ def wam(*line: str) -> subprocess.Popen[str]:
 
 def test_it_succeeds_twice_is_cancelled_preempted_and_refused(graph) -> None:
     g = graph("franka_droid", seed="1")
-    first = goal(g)
-    g.until(lambda: first.feedback is not None and first.feedback.chunks > 0)
+    first = succeeds(g)
     # The simulation forgets the task as soon as the run has ended, so its own word may be gone.
-    assert ended(g, first) is Outcome.SUCCEEDED
+    assert first.feedback.chunks > 0
     assert 0.9 <= first.feedback.progress <= 1.0
     holds_without_instruction(g)
 
     # The same words again: what the judge said of the first run must not count.
-    again = goal(g)
-    assert ended(g, again) is Outcome.SUCCEEDED
+    again = succeeds(g)
     assert again.result.duration >= 0.4, "the block has to be touched for half a second"
 
     cancelled = goal(g, "touch the blue block")

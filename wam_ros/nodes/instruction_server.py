@@ -27,6 +27,9 @@ from wam_ros.policy.task_run import InstructionRun, Outcome, Settings, Sight
 _PERIOD = 0.1
 _ECHO = 2.0
 """Seconds after which our own word on the topic is no longer waited for."""
+_REPEAT = 1.0
+"""Seconds a judge is given to begin with a new goal before it is told again."""
+_REPEATS = 3
 
 
 class InstructionServer:
@@ -56,6 +59,7 @@ class InstructionServer:
         self._done: Any = None
         self._judge: Any = None
         self._said: deque[tuple[str, float]] = deque()
+        self._told, self._repeats = 0.0, 0
         self._out = node.create_publisher(String, "instruction", 10)
         node.create_subscription(SimState, "sim/state", self._on_judge, 10)
         node.create_service(Trigger, "confirm_success", self._on_confirm)
@@ -116,9 +120,25 @@ class InstructionServer:
 
     def _put(self, text: str) -> None:
         """Put ``text`` in force here, and tell executor, simulation and recorder."""
-        self._said.append((text, time.monotonic()))
-        self._out.publish(String(data=text))
+        self._repeats = 0
+        self._say(text)
         self._take(text)
+
+    def _say(self, text: str) -> None:
+        self._told = time.monotonic()
+        self._said.append((text, self._told))
+        self._out.publish(String(data=text))
+
+    def _tell_again(self, run: InstructionRun) -> None:
+        """Repeat the instruction to a judge that has not begun with it.
+
+        A simulation that discovered this process a moment ago may have missed it, and would go on
+        judging what it was told before.
+        """
+        late = time.monotonic() - self._told >= _REPEAT
+        if self._judge is not None and not run.judging and late and self._repeats < _REPEATS:
+            self._repeats += 1
+            self._say(run.instruction)
 
     def _finish(self) -> None:
         run, done = self._run, self._done
@@ -163,6 +183,8 @@ class InstructionServer:
         )
         if run.outcome is not None:
             self._finish()
+        else:
+            self._tell_again(run)
 
     def _on_judge(self, message: Any) -> None:
         self._judge = message

@@ -24,6 +24,7 @@ from wam_ros.nodes.scheduling import behave_as_batch
 from wam_ros.nodes.topics import OWN
 from wam_ros.nodes.types import TypeMissing, message_type, source_type
 from wam_ros.recording import metadata
+from wam_ros.recording.definitions import type_hash
 from wam_ros.recording.episode import VERDICTS, Episode
 from wam_ros.recording.metadata import Topic
 from wam_ros.recording.recorder import Arrival, Recorder, RecorderError, Settings, with_start
@@ -133,8 +134,10 @@ class RecorderNode(Node):  # type: ignore[misc]
                 )
                 for e in ends
             ]
-            hashes = {str(e.topic_type_hash) for e in ends}
-            found.append(Topic(name, kind, profiles, next(iter(hashes), "")))
+            # A publisher that was found a moment ago may not have told its hash yet.
+            told = {str(e.topic_type_hash) for e in ends}
+            hashes = sorted(h for h in told if h.startswith("RIHS"))
+            found.append(Topic(name, kind, profiles, hashes[0] if hashes else type_hash(kind)))
         return found
 
     # ---- episodes ------------------------------------------------------------------------------
