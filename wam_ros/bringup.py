@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from wam_ros import dds, model_server
 from wam_ros.contract import Contract, load_contract
 from wam_ros.contract.data import CADENCES
 from wam_ros.policy.registry import BACKENDS, REMOTE, SYNC_ONLY
+from wam_ros.resources import shipped_model
 
 
 class BringupError(ValueError):
@@ -45,7 +47,12 @@ ARGUMENTS = (
     Argument("latency", "0.1", "seconds the scripted policy takes per chunk, as a model would"),
     Argument("period", "0.143", "seconds between calls in the sliding cadence"),
     Argument("replay_file", "", "recording for policy:=replay (.npz)"),
-    Argument("checkpoint", "", "policy:=wam: checkpoint folder in the released layout"),
+    Argument(
+        "checkpoint",
+        "",
+        "policy:=wam: checkpoint folder in the released layout; empty: the small model that comes "
+        "with the package, for the robots that have one",
+    ),
     Argument("base", "", "policy:=wam: what a LoRA checkpoint was trained on"),
     Argument("tokenizer", "", "policy:=wam: tokenizer folder; empty: beside the weights"),
     Argument("device", "auto", "policy:=wam: auto, cuda, cuda:1, cpu; two for two ranks"),
@@ -148,8 +155,6 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
         raise BringupError("record:=true needs the package mcap: pip install 'wam_ros[record]'")
     if values["policy"] == "replay" and not values["replay_file"]:
         raise BringupError("policy:=replay needs replay_file:=FILE.npz")
-    if values["policy"] == "wam" and not values["checkpoint"]:
-        raise BringupError("policy:=wam needs checkpoint:=FOLDER")
     if values["model_python"] and values["policy"] != "wam":
         raise BringupError("model_python:= is for policy:=wam")
     if values["policy"] in REMOTE and not values["server"]:
@@ -172,6 +177,15 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
     return values
 
 
+def _shipped(robot: str) -> Path:
+    folder = shipped_model(robot)
+    if folder is None:
+        raise BringupError(
+            f"policy:=wam needs checkpoint:=FOLDER; no model for {robot} comes with the package"
+        )
+    return folder
+
+
 def _rt_priority(given: str, sim: bool) -> int:
     if given != "auto":
         return int(given)
@@ -187,8 +201,10 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
     BringupError, ContractError
         Arguments or contract that cannot be used.
     """
-    load_contract(robot)
+    contract = load_contract(robot)
     v = resolve(given or {})
+    if v["policy"] == "wam" and not v["checkpoint"]:
+        v["checkpoint"] = str(_shipped(contract.robot))
     sim = v["sim"] == "true"
     shared = {"robot": robot, "use_sim_time": v["use_sim_time"] == "true"}
     images = {dds.VARIABLE: dds.profile_path()}

@@ -28,3 +28,9 @@ def share() -> Path:
             return folder
     tried = ", ".join(str(c) for c in candidates[:4])
     raise FileNotFoundError(f"wam_ros: config/robots was not found (tried {tried}); reinstall it")
+
+
+def shipped_model(robot: str) -> Path | None:
+    """Folder of the small World-Action Model that comes with the package for ``robot``, if any."""
+    folder = share() / "config" / "models" / robot
+    return folder if (folder / "config.json").is_file() else None

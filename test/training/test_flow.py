@@ -32,7 +32,6 @@ def _batch(blocks: int = 2, size: int = 2, seed: int = 0) -> Batch:
     return Batch(
         draw(c.out_dim, 1 + blocks * c.num_frame_per_block, *CONFIG.latent_size),
         draw(rows, c.action_dim),
-        torch.ones(size, rows, 1),
         draw(blocks, c.max_state_dim),
         draw(c.text_len, c.text_dim),
         draw(c.image_tokens, c.image_dim),

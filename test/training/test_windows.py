@@ -82,8 +82,8 @@ def _windows(rows: int, phase: int, text: tuple[str, ...]) -> Windows:
 @pytest.mark.parametrize("phase", range(4))
 def test_latents_actions_and_states_belong_together(phase: int) -> None:
     windows = _windows(150, phase, ("a",) * 150)
-    for place in windows.places:
-        w = windows.of(place, place.blocks)
+    for place in (p for places in windows.places.values() for p in places):
+        w = windows.of(place)
         frame = phase + 4 * place.group
         row = 3 * frame
         assert w.latents.shape == (1, 1 + 2 * place.blocks, 1, 1)
@@ -104,7 +104,7 @@ def test_latents_actions_and_states_belong_together(phase: int) -> None:
 def test_no_window_crosses_into_another_instruction() -> None:
     text = ("a",) * 60 + ("b",) * 60
     windows = _windows(120, 0, text)
-    for place in windows.places:
+    for place in (p for places in windows.places.values() for p in places):
         row = 12 * place.group
         said = {text[row + HORIZON * j] for j in range(place.blocks)}
         assert len(said) == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from wam_ros.contract import load_contract
 from wam_ros.contract.data import CADENCES
 
 
@@ -16,8 +18,14 @@ def add_parser(sub: Any) -> None:
     p = sub.add_parser("demo", help="simulate, say one sentence, report what happened")
     p.add_argument("--robot", default="agibot_g1")
     p.add_argument("--instruction", help="default: touch the red block (with the left hand)")
-    p.add_argument("--policy", default="scripted", choices=("scripted", "wam"))
-    p.add_argument("--checkpoint", type=Path, help="folder of the model for --policy wam")
+    p.add_argument("--then", default="", metavar="TEXT", help="say this on the way, and judge it")
+    p.add_argument("--then-after", type=float, default=1.0, help="seconds until --then (1.0)")
+    p.add_argument(
+        "--policy",
+        choices=("scripted", "wam"),
+        help="default: wam for robots whose model comes with the package, else scripted",
+    )
+    p.add_argument("--checkpoint", type=Path, help="another model's folder for --policy wam")
     p.add_argument("--cadence", choices=CADENCES, help="default: sliding for wam, else async")
     p.add_argument("--latency", type=float, default=0.1, help="seconds per scripted chunk (0.1)")
     p.add_argument("--seed", type=int, default=0, help="placement of the blocks")
@@ -32,9 +40,17 @@ def run(args: argparse.Namespace) -> int:
     from wam_ros.demo import DemoOptions
     from wam_ros.demo import run as run_demo
     from wam_ros.jsonfile import write_json
+    from wam_ros.resources import shipped_model
 
-    if args.policy == "wam" and args.checkpoint is None:
-        print("wam demo: --policy wam needs --checkpoint FOLDER (see `wam train`)", file=sys.stderr)
+    robot = load_contract(args.robot).robot
+    has_model = args.checkpoint is not None or shipped_model(robot) is not None
+    policy = args.policy or ("wam" if has_model else "scripted")
+    if policy == "wam" and importlib.util.find_spec("torch") is None:
+        print(
+            "wam demo: the model needs PyTorch: pip install 'wam_ros[wam]' (or `make model`), "
+            "or choose --policy scripted",
+            file=sys.stderr,
+        )
         return 2
     # Without this, SIGTERM would end us at once and leave the graph running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -42,9 +58,11 @@ def run(args: argparse.Namespace) -> int:
     options = DemoOptions(
         robot=args.robot,
         instruction=args.instruction or f"touch the red block{hands}",
-        policy=args.policy,
+        policy=policy,
+        then=args.then,
+        then_after=args.then_after,
         checkpoint=str(args.checkpoint.resolve()) if args.checkpoint else "",
-        cadence=args.cadence or ("sliding" if args.policy == "wam" else "async"),
+        cadence=args.cadence or ("sliding" if policy == "wam" else "async"),
         latency=args.latency,
         seed=args.seed,
         deadline=args.deadline,
@@ -54,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     summary = run_demo(options)
     if args.json:
         write_json(args.json, summary)
-    where = f"{options.out}/ has summary.json, views.png and joints.png"
+    where = f"{options.out}/ has {', '.join(['summary.json', *summary['pictures']])}"
     if summary["success"]:
         print(
             f"done in {summary['time_to_success_s']} s, {summary['final_distance_m'] * 100:.1f} cm "

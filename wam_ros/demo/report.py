@@ -1,4 +1,4 @@
-"""What a demo leaves behind: summary.json, a sheet of views, a plot of the joints."""
+"""What a demo leaves behind: a summary, a sheet of views, plots of joints and imagination."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from typing import Any
 import cv2
 import numpy as np
 
+from wam_ros.contract import load_contract
+from wam_ros.demo.film import Film, draw
 from wam_ros.demo.trace import Trace
 from wam_ros.jsonfile import write_json
 
 _SHEET_ROWS = 4
 
 
-def write_report(out: Path, summary: dict[str, Any], trace: Trace) -> None:
-    """Write the three files into ``out``."""
+def write_report(out: Path, summary: dict[str, Any], trace: Trace, film: Film) -> None:
+    """Write the files into ``out``; a picture of imagination only where there was one."""
+    tag = load_contract(summary["robot"]).embodiment
+    (out / "imagined.png").unlink(missing_ok=True)  # of an earlier run
+    summary["imagined_frames"] = len(film.imagined)
+    values = [v for _, v in film.surprise]
+    summary["surprise_p50"] = round(float(np.median(values)), 3) if values else None
+    title = f'"{summary["instruction"]}": what {summary["model"]} imagined, and what was seen then'
+    if draw(out / "imagined.png", film, tag, title):
+        summary["pictures"].append("imagined.png")
     write_json(out / "summary.json", summary)
     if trace.frames:
         cv2.imwrite(str(out / "views.png"), sheet(trace.frames, summary))

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from wam_ros.bringup import processes
+from wam_ros.demo.film import Film
 from wam_ros.demo.trace import Trace
 from wam_ros.supervisor import ChildFailed, Supervisor
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What to run; times in seconds."""
+    """What to run; times in seconds.
+
+    With ``then`` the robot is told something else ``then_after`` the first sentence, and has
+    succeeded when it has done that.
+    """
 
     robot: str = "agibot_g1"
     instruction: str = "touch the red block with the left hand"
@@ -24,6 +29,8 @@ class DemoOptions:
     checkpoint: str = ""
     cadence: str = "async"
     latency: float = 0.1
+    then: str = ""
+    then_after: float = 1.0
     seed: int = 0
     deadline: float = 60.0
     out: Path = Path("demo_out")
@@ -60,22 +67,26 @@ def run(options: DemoOptions, say: Any = print) -> dict[str, Any]:
     say(f"starting {', '.join(s.name for s in specs)} (log: {log})")
     supervisor = Supervisor(specs, log=log, say=say)
     try:
-        summary, trace = _watch(options, supervisor, say)
+        summary, trace, film = _watch(options, supervisor, say)
     except ChildFailed as err:
         raise RuntimeError(f"{err}:\n{_tail(log)}") from err
     finally:
         supervisor.stop()
     summary["restarts"] = supervisor.restarts
-    write_report(options.out, summary, trace)
+    write_report(options.out, summary, trace, film)
     return summary
 
 
-def _watch(options: DemoOptions, supervisor: Supervisor, say: Any) -> tuple[dict[str, Any], Trace]:
+def _watch(
+    options: DemoOptions, supervisor: Supervisor, say: Any
+) -> tuple[dict[str, Any], Trace, Film]:
     from wam_ros.nodes.client import GraphClient
 
     client = GraphClient(observations=True)
-    trace = Trace()
+    trace, film = Trace(), Film()
     try:
+        if options.policy == "wam":
+            film.watch(client)
         _wait_ready(client, supervisor, say)
         # Let a few observations pass, so that the first frame of the report is a real one.
         client.spin(1.0)
@@ -83,14 +94,19 @@ def _watch(options: DemoOptions, supervisor: Supervisor, say: Any) -> tuple[dict
         begin = time.monotonic()
         if not client.say(options.instruction):
             raise RuntimeError("the policy node did not take the instruction")
-        reached, refused = None, ""
+        reached, refused, then = None, "", options.then
         next_line = 0.0
         while time.monotonic() - begin < options.deadline:
             client.spin(0.05)
             supervisor.poll()
             t = time.monotonic() - begin
             trace.record(client, t)
-            if client.sim.success:
+            if then and t >= options.then_after:
+                say(f'{t:5.1f} s  saying: "{then}"')
+                client.tell(then)
+                then = ""
+            judged = options.then or options.instruction
+            if client.sim.success and client.sim.task == judged:
                 reached = t
                 break
             refused = _given_up(client)
@@ -102,7 +118,7 @@ def _watch(options: DemoOptions, supervisor: Supervisor, say: Any) -> tuple[dict
         client.spin(0.5)
         trace.record(client, time.monotonic() - begin)
         elapsed = time.monotonic() - begin
-        return _summary(options, client, trace, reached, refused, elapsed), trace
+        return _summary(options, client, trace, reached, refused, elapsed), trace, film
     finally:
         client.close()
 
@@ -154,6 +170,7 @@ def _summary(
     return {
         "robot": options.robot,
         "instruction": options.instruction,
+        "then": options.then,
         "policy": p.backend,
         "policy_kind": "scripted, not vision" if p.backend == "scripted" else "World-Action Model",
         "model": p.model,
@@ -184,6 +201,7 @@ def _summary(
         "observation_to_command_p95_s": round(float(e.observation_to_command_p95), 4),
         "real_time_factor": round(float(s.real_time_factor), 3),
         "render_ms": round(float(s.render_ms), 1),
+        "pictures": ["views.png", "joints.png"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -61,6 +62,10 @@ class GraphClient:
                 name = entry.name[len(self._prefix) :]
                 self.diagnostics[name] = (int.from_bytes(entry.level, "big"), entry.message)
 
+    def on(self, cls: Any, topic: str, heard: Callable[[Any], None], qos: Any = None) -> None:
+        """Call ``heard`` with every message on ``topic``, best effort unless ``qos`` says more."""
+        self._node.create_subscription(cls, topic, heard, qos or qos_profile_sensor_data)
+
     def spin(self, seconds: float) -> None:
         """Process messages for ``seconds``."""
         end = time.monotonic() + seconds
@@ -86,6 +91,10 @@ class GraphClient:
             else:
                 self.spin(0.1)
         return False
+
+    def tell(self, instruction: str) -> None:
+        """Publish an instruction and wait for nothing: for a graph that has listened before."""
+        self._say.publish(String(data=instruction))
 
     def estop(self, seconds: float = 5.0) -> bool:
         """Press the e-stop; True once the executor reports it."""

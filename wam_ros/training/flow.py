@@ -27,13 +27,11 @@ class Batch:
     """Tensors of windows with the same number of blocks M.
 
     ``latents`` [B, z, 1 + K M, h, w]; ``actions`` [B, M rows, action_dim] and ``states``
-    [B, M, state_dim], normalised; ``known`` [B, M rows, 1] is 0 on rows behind the end of an
-    episode; ``text`` [B, L, text_dim] and ``image`` [B, tokens, image_dim].
+    [B, M, state_dim], normalised; ``text`` [B, L, text_dim] and ``image`` [B, tokens, image_dim].
     """
 
     latents: Tensor
     actions: Tensor
-    known: Tensor
     states: Tensor
     text: Tensor
     image: Tensor
@@ -45,7 +43,7 @@ class Batch:
         def stack(name: str) -> Tensor:
             return torch.from_numpy(np.stack([getattr(w, name) for w in windows]))
 
-        names = ("latents", "actions", "known", "states", "text", "image")
+        names = ("latents", "actions", "states", "text", "image")
         return cls(*(stack(n) for n in names))
 
 
@@ -112,8 +110,7 @@ class FlowLoss:
             b.states,
             context,
         )
-        error_a = (action.float() - velocity_target(b.actions, noise_a)).square() * b.known
-        loss_a = error_a.sum() / (b.known.sum() * b.actions.shape[-1])
+        loss_a = (action.float() - velocity_target(b.actions, noise_a)).square().mean()
         error_v = (video.float() - velocity_target(b.latents, noise_v)).square()
         loss_v = error_v[:, :, 1:].mean()
         loss = loss_a + self._video_weight * loss_v

@@ -1,16 +1,19 @@
 """The whole training of the small model: dataset in, checkpoint out.
 
 Three stages, each stored in ``<out>/stages`` and skipped or gone on with when it is there already:
-the video VAE, the text and image encoders, the transformer.
+the video VAE, the text and image encoders, the transformer. The first two need nothing of each
+other, so with two jobs they are trained side by side.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing as mp
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +25,18 @@ from wam_ros.training.episodes import Episode, Numbers
 from wam_ros.training.flow import Batch, FlowLoss
 from wam_ros.training.gear import GearDataset
 from wam_ros.training.grounding import HindsightLoss, Readout
+from wam_ros.training.latents import encode_all
 from wam_ros.training.prepare import make_windows, split_off, with_held_out
 from wam_ros.training.trainer import Plan, Say, Trainer
 from wam_ros.training.vocabulary import write_tokenizer
 from wam_ros.wam import prompts
 from wam_ros.wam.checkpoint.load import Networks, fresh
 from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.config import WamConfig, small
+from wam_ros.wam.config import VaeConfig, WamConfig, small
 from wam_ros.wam.rope import RotationTables
 from wam_ros.wam.text import Tokenizer
+
+_ASIDE = "video.json"
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Settings:
         the transformer gains nothing and stays in float32.
     held_out
         Share of the episodes that are only ever measured on.
+    jobs
+        Processes that decode videos; with two or more the VAE has one of its own.
     """
 
     seed: int = 0
@@ -83,32 +91,79 @@ class SmallRecipe:
 
     def run(self) -> Path:
         """Train what is missing and write the checkpoint; returns its folder."""
-        s, h = self.settings, self.config.head
-        torch.manual_seed(s.seed)
         started = time.monotonic()
-        episodes = self.dataset.load(
-            (h.video_height, h.video_width), self.stages / "frames", jobs=s.jobs
-        )
-        self.seconds["load"] = time.monotonic() - started
+        episodes = self._load()
+        self.seconds["load"] = round(time.monotonic() - started, 1)
+        if self.settings.jobs > 1:
+            with self._video_aside():
+                networks, tokenizer, train, held = self._begin(episodes)
+                self._encoders(networks, train, held, tokenizer)
         return self.train(episodes)
 
     def train(self, episodes: Sequence[Episode]) -> Path:
-        """The same from loaded episodes."""
-        s = self.settings
-        train, held = split_off(episodes, s.held_out, s.seed)
+        """Every stage in turn; one that is done already is only read."""
+        networks, tokenizer, train, held = self._begin(episodes)
         self._say(f"{len(train)} episodes to train on, {len(held)} held out")
-        tag = self.dataset.tag
+        self._vae(networks, train)
+        self._encoders(networks, train, held, tokenizer)
+        self._transformer(networks, train, held, tokenizer)
+        return self._write(networks)
+
+    def video(self) -> None:
+        """The VAE, and the latents of all episodes, for a run that has its encoders to train."""
+        networks, _, train, held = self._begin(self._load())
+        self._vae(networks, train)
+        started = time.monotonic()
+        for part, seed in ((train, self.settings.seed), (held, self.settings.seed + 1)):
+            encode_all(networks.vae, part, seed, self.stages, self._encoded)
+        self.seconds["encode"] = round(time.monotonic() - started, 1)
+        (self.stages / _ASIDE).write_text(json.dumps(self.seconds))
+
+    def _encoded(self, done: int, count: int) -> None:
+        if done % 100 == 0 or done == count:
+            self._say(f"{done} of {count} episodes encoded")
+
+    @contextmanager
+    def _video_aside(self) -> Iterator[None]:
+        """`video` in a process of its own, half the threads for each."""
+        threads = torch.get_num_threads()
+        half = max(1, threads // 2)
+        process = mp.get_context("spawn").Process(
+            target=_video, args=(self.dataset.folder, self.out, self.settings, half), daemon=True
+        )
+        process.start()
+        torch.set_num_threads(half)
+        try:
+            yield
+            process.join()
+        finally:
+            torch.set_num_threads(threads)
+            process.terminate()
+        if process.exitcode:
+            raise RuntimeError(f"the VAE's process ended with {process.exitcode}; see above")
+        self.seconds.update(json.loads((self.stages / _ASIDE).read_text()))
+
+    def _load(self) -> list[Episode]:
+        h = self.config.head
+        size = (h.video_height, h.video_width)
+        return self.dataset.load(size, self.stages / "frames", jobs=self.settings.jobs)
+
+    def _begin(
+        self, episodes: Sequence[Episode]
+    ) -> tuple[Networks, Tokenizer, list[Episode], list[Episode]]:
+        """Untrained networks, the same for the same episodes and seed; train and held-out part."""
+        s, tag = self.settings, self.dataset.tag
+        train, held = split_off(episodes, s.held_out, s.seed)
         texts = sorted({prompts.prompt(t, tag) for e in episodes for t in set(e.text)})
         vocab = write_tokenizer(self.out / "tokenizer", texts, self.config.t5.vocab)
         self.config = small(max(vocab, 8))
         tokenizer = Tokenizer(self.out / "tokenizer", self.config.dit.text_len)
         torch.manual_seed(s.seed)
-        networks = fresh(self.config)
-        self._vae(networks, train)
-        numbers = self.dataset.numbers(self.config.dit.max_state_dim, self.config.dit.action_dim)
-        self._encoders(networks, train, held, numbers, lambda t: tokenizer(prompts.prompt(t, tag)))
-        self._transformer(networks, train, held, numbers, tokenizer)
-        return self._write(networks)
+        return fresh(self.config), tokenizer, train, held
+
+    @property
+    def _numbers(self) -> Numbers:
+        return self.dataset.numbers(self.config.dit.max_state_dim, self.config.dit.action_dim)
 
     def _plan(self, minutes: float, rate: float, **more: Any) -> Plan:
         s = self.settings
@@ -128,25 +183,42 @@ class SmallRecipe:
             self._say,
         )
         self._finish(trainer)
-        config = latent_statistics(networks.vae, episodes, seed=s.seed)
+        config = self._statistics(networks, episodes, trainer.step)
         self.config = dataclasses.replace(self.config, vae=config)
         networks.vae.configure(config)
         networks.vae.requires_grad_(False)
+
+    def _statistics(self, networks: Networks, episodes: Sequence[Episode], step: int) -> VaeConfig:
+        """Measured once: other threads would round otherwise, and every latent be encoded anew."""
+        file, config = self.stages / "statistics.json", networks.vae.config
+        kept = json.loads(file.read_text()) if file.is_file() else {}
+        if kept.get("step") == step:
+            mean, std = tuple(kept["mean"]), tuple(kept["std"])
+            return dataclasses.replace(config, latents_mean=mean, latents_std=std)
+        config = latent_statistics(networks.vae, episodes, seed=self.settings.seed)
+        found = {"step": step, "mean": config.latents_mean, "std": config.latents_std}
+        file.write_text(json.dumps(found))
+        return config
 
     def _encoders(
         self,
         networks: Networks,
         train: Sequence[Episode],
         held: Sequence[Episode],
-        numbers: Numbers,
-        tokenize: Callable[[str], tuple[torch.Tensor, torch.Tensor]],
+        tokenizer: Tokenizer,
     ) -> None:
-        s = self.settings
+        s, numbers, tag = self.settings, self._numbers, self.dataset.tag
         readout = Readout(self.config.dit.image_dim, numbers.state_width)
 
         def make(episodes: Sequence[Episode]) -> HindsightLoss:
             return HindsightLoss(
-                networks.text, networks.image, readout, episodes, numbers, tokenize, seed=s.seed
+                networks.text,
+                networks.image,
+                readout,
+                episodes,
+                numbers,
+                lambda t: tokenizer(prompts.prompt(t, tag)),
+                seed=s.seed,
             )
 
         measured = make(train)
@@ -168,7 +240,6 @@ class SmallRecipe:
         networks: Networks,
         train: Sequence[Episode],
         held: Sequence[Episode],
-        numbers: Numbers,
         tokenizer: Tokenizer,
     ) -> None:
         s, dit = self.settings, networks.dit
@@ -181,7 +252,7 @@ class SmallRecipe:
                 networks,
                 self.config,
                 episodes,
-                numbers,
+                self._numbers,
                 tokenizer,
                 self.dataset.tag,
                 seed,
@@ -233,3 +304,8 @@ class SmallRecipe:
         }
         (self.out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
         return self.out
+
+
+def _video(dataset: Path, out: Path, settings: Settings, threads: int) -> None:
+    torch.set_num_threads(threads)
+    SmallRecipe(GearDataset.open(dataset), out, settings, print).video()

@@ -3,8 +3,8 @@
 A block is ``horizon`` rows. A window is a run of blocks whose anchors carry one instruction; block
 ``j`` anchored at row ``s`` uses the frames ``s, s + 3, .. s + 21`` and closes with ``s + 24``.
 
-`anchors` is the released sampler's rule. `Windows` opens where latents were encoded, every fourth
-frame, and runs forward from there: every block is reached, but none is added before the row drawn.
+`anchors` is the released sampler's rule. `Windows` draws the row it starts from among those where
+latents were encoded, every fourth frame, and how many blocks there shall be at most.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ class Window:
 
     latents: Array
     actions: Array
-    known: Array
     states: Array
     text: Array
     image: Array
@@ -60,7 +59,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a window opens: episode and group of `Latents`, with room for ``blocks`` blocks."""
+    """Where a window of ``blocks`` blocks opens: episode and group of its `Latents`."""
 
     episode: int
     group: int
@@ -94,35 +93,32 @@ class Windows:
         self._text, self._image = text, image
         self._horizon, self._k = horizon, frames_per_block
         self._states = [numbers.state(e.state) for e in episodes]
-        self.places = [
-            Place(i, g, blocks)
-            for i, e in enumerate(episodes)
-            for g in range(len(latents[i].single))
-            if (blocks := self._room(e, latents[i], g, most))
-        ]
-        self._roomy: dict[int, list[Place]] = {}
+        self.places: dict[int, list[Place]] = {}
+        for i, e in enumerate(episodes):
+            for g in range(len(latents[i].single)):
+                for blocks, place in self._around(e, i, g, most).items():
+                    self.places.setdefault(blocks, []).append(place)
         if not self.places:
             raise ValueError(f"no episode is as long as a block of {horizon} rows")
 
-    def _room(self, e: Episode, z: Latents, g: int, most: int) -> int:
-        row = self._row(e, z, g)
-        last = len(z.single) - 1
-        blocks = 0
-        while (
-            blocks < most
-            and g + self._k * (blocks + 1) <= last
-            and (s := row + self._horizon * blocks) + self._horizon <= len(e.text)
-            and e.text[s] == e.text[row]
-        ):
-            blocks += 1
-        return blocks
+    def _around(self, e: Episode, episode: int, group: int, most: int) -> dict[int, Place]:
+        """Windows around the row of ``group`` by their number of blocks."""
+        row = self._row(e, self._latents[episode], group)
+        out = {}
+        for blocks in range(1, most + 1):
+            found = anchors(e.text, row, self._horizon, blocks)
+            if len(found) == blocks:
+                before = (row - found[0]) // self._horizon
+                out[blocks] = Place(episode, group - self._k * before, blocks)
+        return out
 
     @staticmethod
     def _row(e: Episode, z: Latents, g: int) -> int:
         return (z.phase + FRAMES_PER_LATENT * g) * e.stride
 
-    def of(self, place: Place, blocks: int) -> Window:
-        """The window that opens at ``place``, ``blocks`` long."""
+    def of(self, place: Place) -> Window:
+        """The window at ``place``."""
+        blocks = place.blocks
         e, z = self._episodes[place.episode], self._latents[place.episode]
         row = self._row(e, z, place.group)
         starts = [row + self._horizon * j for j in range(blocks)]
@@ -132,15 +128,13 @@ class Windows:
         return Window(
             z.window(place.group, self._k * blocks),
             np.concatenate(actions),
-            np.ones((blocks * self._horizon, 1), np.float32),
             self._states[place.episode][starts],
             self._text[e.text[row]],
             self._image[place.episode][place.group],
         )
 
     def draw(self, rng: np.random.Generator, count: int) -> list[Window]:
-        """``count`` random windows of one random length that all of them have room for."""
-        longest = max(p.blocks for p in self.places)
-        blocks = int(rng.integers(1, longest + 1))
-        roomy = self._roomy.setdefault(blocks, [p for p in self.places if p.blocks >= blocks])
-        return [self.of(roomy[int(i)], blocks) for i in rng.integers(len(roomy), size=count)]
+        """``count`` random windows of one random length, which all of them have."""
+        lengths = sorted(self.places)
+        places = self.places[lengths[int(rng.integers(len(lengths)))]]
+        return [self.of(places[int(i)]) for i in rng.integers(len(places), size=count)]
