@@ -469,6 +469,23 @@ def test_following_error_gives_way_then_disarms() -> None:
     assert_inside(run, G1, DT)
 
 
+@pytest.mark.parametrize(("lag", "hurried"), [(0.0, True), (0.6 * 0.25, False)])
+def test_an_arm_that_lags_is_not_hurried_on(lag: float, hurried: bool) -> None:
+    """The loop loses every third cycle; the time is caught up only if the arm follows."""
+    rows = HOME + np.linspace(0, 0.5, 48)[:, None] * np.eye(N)[4]
+    core = armed()
+    paces = []
+
+    def behind(_: float, reference: np.ndarray) -> np.ndarray:
+        paces.append(core.pace)
+        return reference - lag * np.eye(N)[4]
+
+    execute(core, [(0.0, chunk(0.0, rows))], 1.5 * DT * np.arange(300), behind)
+    assert core.mode is not Mode.DISARMED
+    assert (max(paces) > 1.3) == hurried
+    assert hurried or max(paces) <= 1.06
+
+
 def test_a_reading_that_jumps_disarms_at_once_and_is_not_followed() -> None:
     core = armed()
     drive(0.2, [(0.0, chunk(0.0, np.tile(HOME, (24, 1))))], core)

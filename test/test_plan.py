@@ -140,6 +140,19 @@ def test_pace_follows_the_clock_and_catches_up_after_skipped_ticks() -> None:
     assert abs(pace.late(now)) < 1e-3
 
 
+@pytest.mark.parametrize(("headroom", "least", "most"), [(1.0, 1.4, 1.65), (0.0, 1.0, 1.06)])
+def test_pace_does_not_hurry_an_arm_that_lags(headroom: float, least: float, most: float) -> None:
+    pace = Pace(0.002)
+    pace.restart(0.0)
+    pace.headroom = headroom
+    now, rates = 0.0, []
+    for _ in range(500):
+        now += 0.003  # every third cycle is lost
+        pace.advance(now)
+        rates.append(pace.rate)
+    assert least <= max(rates) <= most
+
+
 def test_pace_slows_smoothly_and_knows_the_rows_consumed() -> None:
     pace = Pace(0.002)
     pace.restart(0.0)

@@ -33,6 +33,9 @@ from wam_ros.execution.velocity import VelocityKeys
 __all__ = ["WARM_UP", "Counters", "Executor", "Mode", "Settings"]
 
 _BEHIND = 0.4  # s that the motion may be behind its time line
+_EASY, _STRAINED = 0.25, 0.5
+"""Shares of the following error's limit: up to the first, lost time is caught up as fast as it may
+be; from the second on, no faster than nobody notices."""
 
 
 class Executor:
@@ -259,6 +262,8 @@ class Executor:
             return
         error, reason = self._gate.following_error(self._limiter.position, self.measured)
         self.counters.following_error = error
+        share = self._gate.following_share(self._limiter.position, self.measured)
+        self._motion.pace.headroom = min(max((_STRAINED - share) / (_STRAINED - _EASY), 0.0), 1.0)
         if reason and self._release is None and self.mode is not Mode.ESTOPPED:
             # Give way first: an arm pressed against something must not spring when it is freed.
             self._forget()

@@ -124,6 +124,10 @@ class Gate:
             f"more than {self._error[i]:.3f}: is something in its way?"
         )
 
+    def following_share(self, reference: FloatArray, measured: FloatArray) -> float:
+        """Largest |reference - measured| as a share of what trips."""
+        return float((np.abs(reference - measured) / self._error).max(initial=0.0))
+
     def far_outside(self, measured: FloatArray) -> str:
         """Why one may not arm here: a joint so far outside its range that the reading is wrong."""
         excess = np.maximum(self._lower - measured, measured - self._upper) - self._error

@@ -26,10 +26,13 @@ class Pace:
         Path time, s.
     rate, slope
         Path seconds per second, and its derivative.
+    headroom
+        Share 0..1 of the haste above 5 % that is allowed: an arm that does not follow must not be
+        hurried on.
     """
 
     def __init__(self, period: float) -> None:
-        self._dt = period
+        self._dt, self.headroom = period, 1.0
         self.restart(0.0)
 
     def restart(self, now: float) -> None:
@@ -52,7 +55,7 @@ class Pace:
         dt = self._dt
         late = self.late(now) - dt
         catch_up = min(max(2.0 * late, -_CALM), _CALM)
-        catch_up = max(catch_up, min(_URGENT * (late - _SOME), _FAST))
+        catch_up = max(catch_up, min(_URGENT * (late - _SOME), self.headroom * _FAST))
         pull = _RATE * (_RATE * (wanted + catch_up - self.rate) - 2.0 * self.slope)
         self.slope += dt * pull
         self.rate = min(max(self.rate + dt * self.slope, 0.0), 1.0 + _FAST)
