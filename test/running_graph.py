@@ -54,7 +54,7 @@ class Graph:
         self.log = log
         self.said: list[str] = []
         self.supervisor = Supervisor(
-            processes(robot, arguments),
+            processes(robot, {"policy": "scripted", **arguments}),
             make_command or command,
             log=log,
             say=self.said.append,

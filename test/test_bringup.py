@@ -54,7 +54,8 @@ def test_command_line_of_a_node() -> None:
         ({"polcy": "scripted"}, "unknown argument 'polcy'"),
         ({"cadence": "fast"}, "not one of sync"),
         ({"policy": "replay"}, "needs replay_file"),
-        ({"sim": "false"}, "true object poses"),
+        ({"sim": "false"}, "say what shall move the robot"),
+        ({"sim": "false", "policy": "scripted"}, "true object poses"),
         ({"latency": "soon"}, "not a number"),
     ],
 )

@@ -42,7 +42,12 @@ _NUMBERS: dict[str, type[int] | type[float]] = {
 }
 ARGUMENTS = (
     Argument("sim", "true", "simulate the robot in MuJoCo instead of talking to hardware", _BOOL),
-    Argument("policy", "scripted", "policy backend", BACKENDS),
+    Argument(
+        "policy",
+        "auto",
+        "policy backend; auto: the shipped small model if there is one, else scripted",
+        ("auto", *BACKENDS),
+    ),
     Argument("cadence", "async", "when the policy is asked for the next chunk", CADENCES),
     Argument("latency", "0.1", "seconds the scripted policy takes per chunk, as a model would"),
     Argument("period", "0.143", "seconds between calls in the sliding cadence"),
@@ -50,8 +55,7 @@ ARGUMENTS = (
     Argument(
         "checkpoint",
         "",
-        "policy:=wam: checkpoint folder in the released layout; empty: the small model that comes "
-        "with the package, for the robots that have one",
+        "policy:=wam: checkpoint folder in the released layout; empty: the shipped model",
     ),
     Argument("base", "", "policy:=wam: what a LoRA checkpoint was trained on"),
     Argument("tokenizer", "", "policy:=wam: tokenizer folder; empty: beside the weights"),
@@ -167,6 +171,11 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
         raise BringupError(
             "policy:=scripted needs the simulation's true object poses; on hardware choose replay"
         )
+    if values["policy"] == "auto" and values["sim"] == "false":
+        raise BringupError(
+            "policy:=auto is for the simulation; on hardware say what shall move the robot, for "
+            "example policy:=wam checkpoint:=FOLDER"
+        )
     for name, kind in _NUMBERS.items():
         if name == "rt_priority" and values[name] == "auto":
             continue
@@ -175,6 +184,12 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
         except ValueError as err:
             raise BringupError(f"{name}:={values[name]} is not a number") from err
     return values
+
+
+def default_policy(robot: str) -> str:
+    """What ``policy:=auto`` stands for: ``wam`` where its model and PyTorch are there."""
+    ready = shipped_model(robot) is not None and importlib.util.find_spec("torch") is not None
+    return "wam" if ready else "scripted"
 
 
 def _shipped(robot: str) -> Path:
@@ -203,6 +218,8 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
     """
     contract = load_contract(robot)
     v = resolve(given or {})
+    if v["policy"] == "auto":
+        v["policy"] = default_policy(contract.robot)
     if v["policy"] == "wam" and not v["checkpoint"]:
         v["checkpoint"] = str(_shipped(contract.robot))
     sim = v["sim"] == "true"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import signal
 import sys
 from pathlib import Path
@@ -37,21 +36,16 @@ def add_parser(sub: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 only when the robot succeeded."""
+    from wam_ros.bringup import default_policy
     from wam_ros.demo import DemoOptions
     from wam_ros.demo import run as run_demo
     from wam_ros.jsonfile import write_json
     from wam_ros.resources import shipped_model
 
     robot = load_contract(args.robot).robot
-    has_model = args.checkpoint is not None or shipped_model(robot) is not None
-    policy = args.policy or ("wam" if has_model else "scripted")
-    if policy == "wam" and importlib.util.find_spec("torch") is None:
-        print(
-            "wam demo: the model needs PyTorch: pip install 'wam_ros[wam]' (or `make model`), "
-            "or choose --policy scripted",
-            file=sys.stderr,
-        )
-        return 2
+    policy = args.policy or ("wam" if args.checkpoint else default_policy(robot))
+    if policy == "scripted" and args.policy is None and shipped_model(robot) is not None:
+        print("PyTorch is not here (`make model` installs it): the scripted teacher drives")
     # Without this, SIGTERM would end us at once and leave the graph running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hands = "" if args.robot == "franka_droid" else " with the left hand"
