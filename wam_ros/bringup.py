@@ -248,14 +248,14 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
     }
     model = []
     if v["model_python"]:
-        port = model_server.free_port()
+        port, served = model_server.free_port(), (*MODEL_ARGUMENTS, "imagined_video")
         model.append(
             ProcessSpec(
                 "model",
                 v["namespace"],
                 {},
                 model_server.environment(),
-                argv=model_server.command(v["model_python"], robot, port, v, MODEL_ARGUMENTS),
+                argv=model_server.command(v["model_python"], robot, port, v, served),
             )
         )
         policy |= {

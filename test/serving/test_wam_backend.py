@@ -254,8 +254,11 @@ def test_roboarena_client_gets_the_models_actions(served: str, expected: list[An
     close(replies, expected)
 
 
-def test_native_dialect_equals_in_process(serve: Callable[..., str], checkpoint: Path) -> None:
-    hosted = WamPolicy(options(checkpoint))
+def test_native_dialect_equals_in_process_imagination_included(
+    serve: Callable[..., str], checkpoint: Path
+) -> None:
+    dreaming = {**options(checkpoint), "imagined_video": "true"}
+    hosted = WamPolicy(dreaming)
     hosted.configure(DROID)
     url = serve("franka_droid", hosted, "native", loaded=True)
     policy = make("wam_serve", {"server": url, "server_timeout": 60.0, "server_wait": 5.0})
@@ -263,16 +266,27 @@ def test_native_dialect_equals_in_process(serve: Callable[..., str], checkpoint:
     offsets = getattr(policy, "frame_rows")  # noqa: B009
     assert {-23, -16, -8, 0} <= set(offsets) and len(offsets) == 11
 
-    here = WamPolicy(options(checkpoint))
+    here = WamPolicy(dreaming)
     here.configure(DROID)
     for each in (here, policy):
         each.reset(PROMPT)
+    older = None
     for rows in schedule()[:3]:
         frames = tuple(frame(rows[-1] + o) for o in offsets if rows[-1] + o >= 0)
         window = Window(frames, executed_rows=24.0 if rows[-1] else 0.0)
         chunk, same = policy.infer(window), here.infer(window)
         np.testing.assert_allclose(chunk.actions, same.actions, rtol=1e-6, atol=1e-7)
         assert chunk.context_flags == same.context_flags
+        far, near = policy.imagine(), here.imagine()
+        np.testing.assert_allclose(far.surprise(), near.surprise(), rtol=1e-5)
+        if older is not None:  # another chunk's imagination is not mistaken for it
+            assert np.isnan(older.surprise()) and list(older.frames) == []
+        older = far
+        if rows[-1]:
+            continue  # left half asked for: the next call does not mind
+        for (t, rgb), (t_near, rgb_near) in zip(far.frames, near.frames, strict=True):
+            assert t == pytest.approx(t_near)
+            assert np.abs(rgb.astype(int) - rgb_near).max() <= 1
     policy.close()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from wam_ros.contract.data import CADENCES, FloatArray, Observation
 from wam_ros.contract.model import Contract
-from wam_ros.policy.base import Policy, Window, frame_rows
+from wam_ros.policy.base import Afterthought, Policy, Window, device_lost, frame_rows
 from wam_ros.serving.codec import packb, unpackb
 from wam_ros.serving.dialect import BadRequest
 
@@ -62,6 +62,8 @@ class NativeDialect:
         self._policy, self._contract, self._max_bytes = policy, contract, max_bytes
         self._sequence = 0
         self._asked: Any = None
+        self._thought: Afterthought | None = None
+        self._thought_of = 0
         self._in_session = False
         self._resetting = False
 
@@ -78,10 +80,10 @@ class NativeDialect:
 
     def begin(self) -> None:
         """Forget the last client."""
-        self._sequence, self._in_session = 0, False
+        self._sequence, self._in_session, self._thought = 0, False, None
 
     def answer(self, message: bytes | str) -> bytes:
-        """``reset`` first, then ``infer``; sequence numbers only go up."""
+        """``reset`` first, then ``infer`` and, for what a chunk imagined, ``imagine``."""
         self._asked, self._resetting = None, False
         if isinstance(message, str):
             raise BadRequest("a text message came; requests are binary msgpack maps")
@@ -103,13 +105,15 @@ class NativeDialect:
             return self._reset(request)
         if endpoint == "infer":
             return self._infer(request)
-        raise BadRequest(f"endpoint {endpoint!r} is neither 'reset' nor 'infer'")
+        if endpoint == "imagine":
+            return self._imagine(request)
+        raise BadRequest(f"endpoint {endpoint!r} is neither 'reset', 'infer' nor 'imagine'")
 
     def _reset(self, request: dict[str, Any]) -> bytes:
         instruction = request.get("instruction")
         if not isinstance(instruction, str) or not instruction.strip():
             raise BadRequest("'instruction' must be a text that is not empty")
-        self._in_session, self._resetting = False, True
+        self._in_session, self._resetting, self._thought = False, True, None
         self._policy.reset(instruction)
         self._in_session = True
         return packb({"sequence": self._sequence, "status": "reset"})
@@ -118,6 +122,8 @@ class NativeDialect:
         if not self._in_session:
             raise BadRequest("no session; send 'reset' with an instruction first")
         chunk = self._policy.infer(self._window(request))
+        self._thought = getattr(self._policy, "imagine", lambda: None)()
+        self._thought_of = self._sequence
         return packb(
             {
                 "sequence": self._sequence,
@@ -128,8 +134,31 @@ class NativeDialect:
                 "actions": np.ascontiguousarray(chunk.actions, dtype=np.float64),
                 "anchor_state": np.asarray(chunk.anchor_state, dtype=np.float64),
                 "context_flags": int(chunk.context_flags),
+                "imagined": self._thought is not None,
             }
         )
+
+    def _imagine(self, request: dict[str, Any]) -> bytes:
+        """One piece of what the last chunk imagined, so that the next call never waits for more."""
+        what = request.get("what")
+        if what not in ("surprise", "frame"):
+            raise BadRequest(f"'what' is {what!r}, neither 'surprise' nor 'frame'")
+        thought = self._thought
+        if thought is None or request.get("of") != self._thought_of:
+            raise BadRequest(f"nothing is imagined for request {request.get('of')!r}")
+        try:
+            if what == "surprise":
+                return packb({"sequence": self._sequence, "surprise": float(thought.surprise())})
+            seen = next(thought.frames, None)
+        except Exception as err:
+            if device_lost(err):
+                raise
+            self._thought = None  # the chunk is out; the session goes on without its pictures
+            raise BadRequest(f"imagination failed: {type(err).__name__}: {err}") from err
+        said: dict[str, Any] = {"sequence": self._sequence, "time": None}
+        if seen is not None:
+            said |= {"time": float(seen[0]), "frame": np.ascontiguousarray(seen[1])}
+        return packb(said)
 
     def _window(self, request: dict[str, Any]) -> Window:
         cadence = request.get("cadence", "sync")

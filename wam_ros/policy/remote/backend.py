@@ -11,7 +11,7 @@ import numpy as np
 
 from wam_ros.contract.data import ActionChunk, Observation
 from wam_ros.contract.model import Contract
-from wam_ros.policy.base import PolicyError, Window
+from wam_ros.policy.base import Afterthought, PolicyError, Window
 from wam_ros.policy.remote.driver import Capabilities, Driver, Options, RemoteError
 
 CONTEXT_RESET = 1
@@ -144,6 +144,11 @@ class RemotePolicy:
             anchor_state=newest.state.copy(),
             context_flags=flags | rows.context_flags,
         )
+
+    def imagine(self) -> Afterthought | None:
+        """What came with the last chunk, where the protocol carries it."""
+        found: Afterthought | None = getattr(self._driver, "imagine", lambda: None)()
+        return found
 
     def close(self) -> None:
         """Stop waiting and close the connection."""

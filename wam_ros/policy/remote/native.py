@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from wam_ros.contract.model import Contract
-from wam_ros.policy.base import Window
-from wam_ros.policy.remote.driver import Capabilities, Options, Rows
+from wam_ros.policy.base import Afterthought, Window
+from wam_ros.policy.remote.driver import Capabilities, Options, RemoteError, Rows
 from wam_ros.policy.remote.wire import WireDriver
 from wam_ros.serving.native import PROTOCOL, describe
 
@@ -23,6 +26,9 @@ class NativeDriver(WireDriver):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._sequence = 0
+        self._imagined: int | None = None
+        # Pieces of imagination are asked for in another thread than chunks.
+        self._turn = threading.Lock()
 
     def hello(self, contract: Contract) -> Capabilities:
         """Connect and compare the server's contract with ours, item by item."""
@@ -56,22 +62,16 @@ class NativeDriver(WireDriver):
 
     def reset(self, session: str, instruction: str) -> None:
         """Begin a session; ValueError when the model does not understand the instruction."""
-        self._sequence += 1
-        request = {
-            "endpoint": "reset",
-            "sequence": self._sequence,
-            "session": session,
-            "instruction": instruction,
-        }
-        self._checked(request, "reset", self.options.timeout)
+        request = {"endpoint": "reset", "session": session, "instruction": instruction}
+        with self._turn:
+            self._imagined = None
+            self._checked(request, "reset", self.options.timeout)
 
     def infer(self, window: Window, instruction: str, deadline: float) -> Rows:
         """Send frames with their times, states, cadence and what was executed."""
-        self._sequence += 1
         frames = window.frames
         request: dict[str, Any] = {
             "endpoint": "infer",
-            "sequence": self._sequence,
             "t0": window.newest.t0,
             "cadence": window.cadence,
             "frame_times": np.array([f.t0 for f in frames]),
@@ -80,8 +80,11 @@ class NativeDriver(WireDriver):
             "executed_rows": float(window.executed_rows),
             "objects": dict(window.objects),
         }
-        sent = f"infer {self._sequence} with {len(frames)} frames"
-        reply = self._checked(request, sent, deadline)
+        sent = f"infer with {len(frames)} frames"
+        with self._turn:
+            self._imagined = None
+            reply = self._checked(request, sent, deadline)
+            self._imagined = self._sequence if reply.get("imagined") is True else None
         names = tuple(map(str, reply.get("names", ())))
         kinds = dict(zip(self._contract.action_names, self._contract.action_kinds))
         unknown = [n for n in names if n not in kinds]
@@ -93,11 +96,46 @@ class NativeDriver(WireDriver):
         flags = int(reply.get("context_flags", 0))
         return Rows(actions, names, tuple(kinds[n] for n in names), flags)
 
-    def _checked(self, request: dict[str, Any], sent: str, deadline: float) -> dict[str, Any]:
+    def imagine(self) -> Afterthought | None:
+        """What the server's model imagined with the last chunk, asked for piece by piece."""
+        of = self._imagined
+        return None if of is None else Afterthought(lambda: self._surprise(of), self._frames(of))
+
+    def _surprise(self, of: int) -> float:
+        piece = self._piece(of, "surprise")
+        return float(piece.get("surprise", math.nan))
+
+    def _frames(self, of: int) -> Iterator[tuple[float, Any]]:
+        while True:
+            piece = self._piece(of, "frame")
+            time, frame = piece.get("time"), piece.get("frame")
+            if not isinstance(time, float) or not _is_picture(frame):
+                return
+            yield time, frame
+
+    def _piece(self, of: int, what: str) -> dict[str, Any]:
+        """A piece; empty once a newer request has been made, or where the server has none."""
+        with self._turn:
+            if of != self._imagined or self.broken:
+                return {}
+            request = {"endpoint": "imagine", "of": of, "what": what}
+            try:
+                return self._checked(request, f"imagine {what}", self.options.timeout, spare=True)
+            except RemoteError:
+                return {}
+
+    def _checked(
+        self, request: dict[str, Any], sent: str, deadline: float, *, spare: bool = False
+    ) -> dict[str, Any]:
+        """Number and send a request. Without ``spare`` an error answer ends the connection."""
+        self._sequence += 1
+        request["sequence"] = self._sequence
         reply = self.ask(request, sent, deadline)
         if not isinstance(reply, dict):
             raise self.broke(sent, f"answered {type(reply).__name__} instead of a map")
         error = reply.get("error")
+        if isinstance(error, dict) and spare:
+            return {}
         if isinstance(error, dict):
             message = str(error.get("message", ""))
             if error.get("kind") == "instruction":
@@ -106,6 +144,10 @@ class NativeDriver(WireDriver):
         if reply.get("sequence") != request["sequence"]:
             raise self.broke(sent, f"answered request {reply.get('sequence')!r}")
         return reply
+
+
+def _is_picture(frame: Any) -> bool:
+    return isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
 
 
 def _size(said: Any) -> tuple[int, int] | None:
