@@ -35,6 +35,7 @@ def _batch(blocks: int = 2, size: int = 2, seed: int = 0) -> Batch:
         draw(blocks, c.max_state_dim),
         draw(c.text_len, c.text_dim),
         draw(c.image_tokens, c.image_dim),
+        torch.zeros(size, 8, 8, 3, dtype=torch.uint8),
     )
 
 

@@ -14,6 +14,8 @@ examples:
   wam train touch_data --out my_wam                      again: goes on where it was stopped
   wam train my_task --out tuned --from my_wam            fine-tune a checkpoint in full
   wam train my_task --out tuned --from DreamZero-AgiBot --lora     or by low-rank adapters
+  torchrun --nproc-per-node 8 -m wam_ros.cli train my_task --out tuned --from DreamZero-AgiBot
+                                         the same on eight GPUs, the transformer split among them
   wam train --check 14b --lora                           do the 14B's shapes fit? (no memory needed)
 """
 
@@ -115,17 +117,23 @@ def _finetune(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
     import torch
 
     from wam_ros.training.finetune import finetune
+    from wam_ros.training.ranks import join
     from wam_ros.wam.checkpoint.load import load
     from wam_ros.wam.text import Tokenizer
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    loaded = load(args.base, device=device, dtype=dtype)
-    folder = args.tokenizer or args.base / "tokenizer"
-    tokenizer = Tokenizer(folder, loaded.config.dit.text_len)
-    return finetune(
-        loaded, args.base, tokenizer, dataset, args.out, settings, print, lora=args.lora
-    )
+    ranks = join()
+    try:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        loaded = load(args.base, device=str(ranks.device) if ranks else device, dtype=dtype)
+        folder = args.tokenizer or args.base / "tokenizer"
+        tokenizer = Tokenizer(folder, loaded.config.dit.text_len)
+        return finetune(
+            loaded, args.base, tokenizer, dataset, args.out, settings, print, args.lora, None, ranks
+        )
+    finally:
+        if ranks is not None:
+            ranks.leave()
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import yaml
 
 from wam_ros.training.episodes import Episode
-from wam_ros.training.flow import Batch, FlowLoss
+from wam_ros.training.flow import Batch, Condition, FlowLoss, TeacherForcing
 from wam_ros.training.gear import GearDataset, GearError
 from wam_ros.training.lora import add_lora, save_lora
 from wam_ros.training.prepare import make_windows, split_off, with_held_out
+from wam_ros.training.ranks import Ranks
 from wam_ros.training.recipe import Settings
+from wam_ros.training.sharding import gather, shard
 from wam_ros.training.trainer import Plan, Say, Trainer
+from wam_ros.training.windows import Windows
 from wam_ros.wam import prompts
 from wam_ros.wam.checkpoint.experiment import experiment_to_conf
 from wam_ros.wam.checkpoint.load import Loaded
-from wam_ros.wam.checkpoint.metadata import metadata_to_json
+from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, metadata_to_json
 from wam_ros.wam.checkpoint.save import save
+from wam_ros.wam.conditioning import WindowConditioning, to_video
 from wam_ros.wam.rope import RotationTables
 from wam_ros.wam.text import Tokenizer
 
@@ -36,27 +41,40 @@ def finetune(
     say: Say,
     lora: bool = False,
     episodes: Sequence[Episode] | None = None,
+    ranks: Ranks | None = None,
 ) -> Path:
     """Train the transformer of ``loaded`` (from folder ``base``) and write a checkpoint to ``out``.
 
     The encoders stay as they are. Statistics are the dataset's where the checkpoint has none for
-    its embodiment, else the checkpoint's: its weights were trained with them.
+    its embodiment, else the checkpoint's: its weights were trained with them. With ``ranks`` the
+    transformer is split among them.
 
     Raises
     ------
     GearError
-        If the dataset does not fit the checkpoint's sizes.
+        If the dataset does not fit the checkpoint's sizes, or the batch not the ranks.
     """
     config, networks, tag = loaded.config, loaded.networks, dataset.tag
     known = (loaded.metadata or {}).get(tag)
     if known is not None:
+        _same_size(dataset, known)
         dataset = dataclasses.replace(dataset, metadata=known)
     _check(dataset, loaded)
-    if episodes is None:
-        size = (config.head.video_height, config.head.video_width)
-        episodes = dataset.load(size, out / "stages" / "frames", jobs=settings.jobs)
-    numbers = dataset.numbers(config.dit.max_state_dim, config.dit.action_dim)
-    train, held = split_off(episodes, settings.held_out, settings.seed)
+    share = (0, 1) if ranks is None else (ranks.rank, ranks.world)
+    if settings.batch % share[1]:
+        raise GearError(f"--batch {settings.batch} does not divide among {share[1]} processes")
+    stages = out / "stages"
+    with nullcontext() if ranks is None else ranks.in_turn():
+        if episodes is None:
+            size = (config.head.video_height, config.head.video_width)
+            episodes = dataset.load(size, stages / "frames", jobs=settings.jobs)
+        numbers = dataset.numbers(config.dit.max_state_dim, config.dit.action_dim)
+        parts = split_off(episodes, settings.held_out, settings.seed)
+        windows = [
+            make_windows(networks, config, part, numbers, tokenizer, tag, seed, stages)
+            for seed, part in enumerate(parts, start=settings.seed)
+            if part
+        ]
     dit = networks.dit
     dit.rotations = RotationTables(dit.config.head_dim, real=True)
     torch.manual_seed(settings.seed)
@@ -64,39 +82,47 @@ def finetune(
         adapters = add_lora(dit, config)
     else:
         dit.requires_grad_(True)
+    model = TeacherForcing(dit) if ranks is None else shard(dit, ranks)
+    condition = _opening_latents(loaded) if config.dit.concat_first_frame_latent else None
 
-    def make(part: Sequence[Episode], seed: int) -> FlowLoss:
-        windows = make_windows(
-            networks, config, part, numbers, tokenizer, tag, seed, out / "stages"
-        )
+    def make(source: Windows, seed: int) -> FlowLoss:
         return FlowLoss(
-            dit,
-            lambda rng: Batch.of(windows.draw(rng, settings.batch)),
+            model,
+            lambda rng: Batch.of(source.draw(rng, settings.batch)),
             settings.schedule,
             settings.video_weight,
             seed=seed,
+            condition=condition,
+            part=share,
         )
 
     plan = Plan(
         settings.max_steps,
         settings.dit_rate,
         minutes=settings.dit_minutes,
-        bf16=settings.bf16,
+        bf16=settings.bf16 and ranks is None,
     )
-    loss = make(train, settings.seed)
+    loss, *held = [make(w, seed) for seed, w in enumerate(windows, start=settings.seed)]
     trainer = Trainer(
         "lora" if lora else "dit",
-        [dit],
-        with_held_out(loss, make(held, settings.seed + 1) if held else None),
+        [model],
+        with_held_out(loss, held[0] if held else None),
         plan,
-        out / "stages",
-        say,
+        stages,
+        say if ranks is None or ranks.first else lambda _: None,
+        ranks,
     )
     trainer.run()
     trainer.use_average()
+    if ranks is not None:
+        gather(dit, ranks)
+        if not ranks.first:
+            return out
     metadata, experiment = {**(loaded.metadata or {}), tag: dataset.metadata}, dataset.experiment()
     if not lora:
-        save(out, config, networks, metadata, experiment)
+        # Trained on GPUs it is float32, twice what the release stores.
+        dtype = torch.bfloat16 if ranks is not None and ranks.device.type == "cuda" else None
+        save(out, config, networks, metadata, experiment, dtype)
         return out
     save_lora(out, config, dit, adapters, base)
     (out / "experiment_cfg").mkdir(exist_ok=True)
@@ -105,6 +131,32 @@ def finetune(
     conf = yaml.safe_dump(experiment_to_conf(experiment), sort_keys=False)
     (out / "experiment_cfg" / "conf.yaml").write_text(conf)
     return out
+
+
+def _opening_latents(loaded: Loaded) -> Condition:
+    """What a transformer of the 14B's kind is shown of the window's first frame (SPEC 2.1)."""
+    vae, head = loaded.networks.vae, loaded.config.head
+    size = (head.video_height, head.video_width)
+
+    @torch.no_grad()
+    def condition(opening: torch.Tensor, latents: int) -> torch.Tensor:
+        frame = to_video(opening[:, None], size, vae.dtype, vae.device)
+        found = WindowConditioning(vae, frame, latents, concat=True, lazy=False).y(0, latents)
+        assert found is not None
+        return found
+
+    return condition
+
+
+def _same_size(dataset: GearDataset, known: EmbodimentMetadata) -> None:
+    """A network looks for things where they were in its training: views have to be as large."""
+    ours, theirs = dataset.metadata.resolution, known.resolution
+    if ours and theirs and ours != theirs:
+        a, b = (f"{width}x{height}" for width, height in (ours, theirs))
+        raise GearError(
+            f"the dataset's views are {a}, the checkpoint was trained on {b}: "
+            f"convert the bags again with `wam dataset --size {b}`"
+        )
 
 
 def _check(dataset: GearDataset, loaded: Loaded) -> None:

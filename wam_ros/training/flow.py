@@ -7,11 +7,11 @@ predicted from the clean frames before it, all in one forward (`mask.training_ma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wam_ros.training.trainer import Losses
 from wam_ros.training.windows import Window
@@ -19,6 +19,7 @@ from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.flow_match import add_noise, training_schedule, velocity_target
 
 Draw = Callable[[np.random.Generator], "Batch"]
+Condition = Callable[[Tensor, int], Tensor]
 SCHEDULES = ("shared", "decoupled")
 
 
@@ -27,7 +28,8 @@ class Batch:
     """Tensors of windows with the same number of blocks M.
 
     ``latents`` [B, z, 1 + K M, h, w]; ``actions`` [B, M rows, action_dim] and ``states``
-    [B, M, state_dim], normalised; ``text`` [B, L, text_dim] and ``image`` [B, tokens, image_dim].
+    [B, M, state_dim], normalised; ``text`` [B, L, text_dim] and ``image`` [B, tokens, image_dim];
+    ``opening`` [B, H, W, 3], uint8, is the composite that the window opens with.
     """
 
     latents: Tensor
@@ -35,16 +37,42 @@ class Batch:
     states: Tensor
     text: Tensor
     image: Tensor
+    opening: Tensor
 
     @classmethod
     def of(cls, windows: Sequence[Window]) -> Batch:
         """Stack windows of equal length."""
+        return cls(
+            *(
+                torch.from_numpy(np.stack([getattr(w, f.name) for w in windows]))
+                for f in fields(cls)
+            )
+        )
 
-        def stack(name: str) -> Tensor:
-            return torch.from_numpy(np.stack([getattr(w, name) for w in windows]))
 
-        names = ("latents", "actions", "states", "text", "image")
-        return cls(*(stack(n) for n in names))
+class TeacherForcing(nn.Module):
+    """The transformer's training forward in one call, so that FSDP sees where it begins."""
+
+    def __init__(self, dit: CausalDiT) -> None:
+        super().__init__()
+        self.dit = dit
+
+    def forward(
+        self,
+        noisy: Tensor,
+        clean: Tensor,
+        y: Tensor | None,
+        t: Tensor,
+        action: Tensor,
+        t_action: Tensor,
+        state: Tensor,
+        text: Tensor,
+        image: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See `CausalDiT.forward`; ``text`` and ``image`` are not projected yet."""
+        context = self.dit.embed_context(text, image)
+        out: tuple[Tensor, Tensor] = self.dit(noisy, clean, y, t, action, t_action, state, context)
+        return out
 
 
 class FlowLoss:
@@ -52,6 +80,8 @@ class FlowLoss:
 
     Parameters
     ----------
+    model
+        The transformer, or `TeacherForcing` around it.
     draw
         Batch of a step.
     schedule
@@ -61,21 +91,31 @@ class FlowLoss:
     video_weight
         Weight of the video's loss; 0 leaves the video out: an action-only model of the same size,
         whose noisy video tokens are pure noise.
+    condition
+        Conditioning [B, 4 + z, F, h, w] of windows with F latents from their opening frames
+        [B, H, W, 3], for a transformer that takes it.
+    part
+        Rank and number of ranks: each is given its share of every batch, noise included, so that
+        the mean over ranks is what one alone would compute.
     """
 
     def __init__(
         self,
-        dit: CausalDiT,
+        model: CausalDiT | TeacherForcing,
         draw: Draw,
         schedule: str = "shared",
         video_weight: float = 0.3,
         alpha: float = 3.0,
         seed: int = 0,
+        condition: Condition | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule '{schedule}' is not one of {', '.join(SCHEDULES)}")
-        self._dit, self._draw, self._schedule = dit, draw, schedule
+        self._model = model if isinstance(model, TeacherForcing) else TeacherForcing(model)
+        self._draw, self._schedule = draw, schedule
         self._video_weight, self._alpha, self._seed = video_weight, alpha, seed
+        self._condition, self._part = condition, part
         self._levels = training_schedule()
 
     def __call__(self, step: int) -> Losses:
@@ -86,7 +126,7 @@ class FlowLoss:
 
     def of(self, b: Batch, generator: torch.Generator) -> Losses:
         """Losses of a batch with noise and levels drawn from ``generator``."""
-        c, levels = self._dit.config, self._levels
+        c, levels = self._model.dit.config, self._levels
         size, blocks, rows = len(b.latents), b.states.shape[1], c.num_action_per_block
         video_level, action_level = self._draw_levels(size, blocks, rows, generator)
         # The opening frame has a level of its own; it is never the context of anything.
@@ -99,22 +139,38 @@ class FlowLoss:
         by_frame = b.latents.transpose(1, 2)
         noisy = add_noise(levels, by_frame, noise_v.transpose(1, 2), video_level).transpose(1, 2)
         actions = add_noise(levels, b.actions, noise_a, action_level)
-        context = self._dit.embed_context(b.text, b.image)
-        video, action = self._dit(
-            noisy,
-            b.latents,
-            None,
-            levels.timesteps[video_level].long(),
-            actions,
-            levels.timesteps[action_level].long(),
-            b.states,
-            context,
+        y = None
+        if self._condition is not None:
+            y = self._condition(self._mine(b.opening), b.latents.shape[2])
+        video, action = self._model(
+            self._mine(noisy),
+            self._mine(b.latents),
+            y if y is None else self._place(y),
+            self._mine(levels.timesteps[video_level].long()),
+            self._mine(actions),
+            self._mine(levels.timesteps[action_level].long()),
+            self._mine(b.states),
+            self._mine(b.text),
+            self._mine(b.image),
         )
-        loss_a = (action.float() - velocity_target(b.actions, noise_a)).square().mean()
-        error_v = (video.float() - velocity_target(b.latents, noise_v)).square()
-        loss_v = error_v[:, :, 1:].mean()
+        wanted_v = self._mine(velocity_target(b.latents, noise_v))
+        wanted_a = self._mine(velocity_target(b.actions, noise_a))
+        loss_a = (action.float() - wanted_a.float()).square().mean()
+        loss_v = (video.float() - wanted_v.float())[:, :, 1:].square().mean()
         loss = loss_a + self._video_weight * loss_v
         return {"loss": loss, "action": loss_a.detach(), "video": loss_v.detach()}
+
+    def _mine(self, whole: Tensor) -> Tensor:
+        """This rank's share of a batch, where the model is."""
+        rank, ranks = self._part
+        share = len(whole) // ranks
+        return self._place(whole[rank * share : (rank + 1) * share])
+
+    def _place(self, x: Tensor) -> Tensor:
+        like = next(self._model.parameters(), None)
+        if like is None:
+            return x
+        return x.to(like.device, like.dtype if x.is_floating_point() else None)
 
     def _draw_levels(
         self, size: int, blocks: int, rows: int, generator: torch.Generator

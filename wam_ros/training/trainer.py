@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from wam_ros.training.ranks import Ranks, local, put
 
 Losses = dict[str, Tensor]
 Say = Callable[[str], None]
@@ -67,6 +69,8 @@ class Trainer:
     loss
         Called with the step's number; returns named losses, of which ``loss`` is minimised. It must
         draw from generators seeded by the step, so that a resumed run sees what it would have seen.
+    ranks
+        The processes that train together, or None; the first one logs, each saves its own share.
     """
 
     def __init__(
@@ -77,7 +81,9 @@ class Trainer:
         plan: Plan,
         folder: Path,
         say: Say = print,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks
         self.name, self.plan, self.folder, self._say = name, plan, folder, say
         self._modules = list(modules)
         self._loss = loss
@@ -119,7 +125,8 @@ class Trainer:
             cast = torch.autocast(device, torch.bfloat16) if self.plan.bf16 else nullcontext()
             with cast:
                 losses = self._loss(self.step)
-            value = float(losses["loss"].detach())
+            told = {k: self._mean(float(v.detach())) for k, v in losses.items()}
+            value = told["loss"]
             if not math.isfinite(value):
                 raise FloatingPointError(f"{self.name}: loss {value} at step {self.step}")
             self._optimizer.zero_grad(set_to_none=True)
@@ -128,9 +135,9 @@ class Trainer:
             self._optimizer.step()
             self._follow()
             self.step += 1
-            self.seconds = time.monotonic() - began
-            for key, item in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(item.detach())
+            self.seconds = self._agree(time.monotonic() - began)
+            for key, item in told.items():
+                sums[key] = sums.get(key, 0.0) + item
             count += 1
             if self.step % self.plan.log_every == 0 or self._done():
                 self._log({k: v / count for k, v in sums.items()})
@@ -144,6 +151,13 @@ class Trainer:
         with torch.no_grad():
             for p, a in zip(self.parameters, self.average):
                 p.copy_(a)
+
+    def _mean(self, value: float) -> float:
+        return value if self._ranks is None else self._ranks.mean(value)
+
+    def _agree(self, value: float) -> float:
+        """The first rank's clock decides, or some would stop a step before the others."""
+        return value if self._ranks is None else self._ranks.agree(value)
 
     def _progress(self) -> float:
         share = self.step / self.plan.steps
@@ -171,10 +185,13 @@ class Trainer:
 
     @property
     def state_file(self) -> Path:
-        """Where the state is saved."""
-        return self.folder / f"{self.name}.pt"
+        """Where the state is saved; with several ranks, this one's share of it."""
+        share = "" if self._ranks is None else f".{self._ranks.rank}of{self._ranks.world}"
+        return self.folder / f"{self.name}{share}.pt"
 
     def _log(self, means: dict[str, float]) -> None:
+        if self._ranks is not None and not self._ranks.first:
+            return
         line: dict[str, float] = {"step": self.step, "seconds": round(self.seconds, 1), **means}
         self.curve.append(line)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -188,12 +205,13 @@ class Trainer:
     def save(self) -> None:
         """Write the whole state; a killed run goes on from here."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        optimizer = self._optimizer.state_dict()
         state: dict[str, Any] = {
             "step": self.step,
             "seconds": self.seconds,
-            "parameters": [p.detach() for p in self.parameters],
-            "average": self.average,
-            "optimizer": self._optimizer.state_dict(),
+            "parameters": [local(p.detach()) for p in self.parameters],
+            "average": [local(a) for a in self.average],
+            "optimizer": {**optimizer, "state": _each(optimizer["state"], lambda x, _: local(x))},
         }
         part = self.state_file.with_suffix(".part")
         torch.save(state, part)
@@ -201,19 +219,44 @@ class Trainer:
 
     def _resume(self) -> None:
         if not self.state_file.is_file():
+            others = sorted(p.name for p in self.folder.glob(f"{self.name}.*of*.pt"))
+            if self._ranks is not None and others:
+                raise ValueError(
+                    f"{self.folder} holds {others[0]}: go on with as many processes, "
+                    "or choose another folder"
+                )
             return
         state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         shapes = [tuple(p.shape) for p in state["parameters"]]
-        if shapes != [tuple(p.shape) for p in self.parameters]:
+        if shapes != [tuple(local(p).shape) for p in self.parameters]:
             raise ValueError(
                 f"{self.state_file} was written by a model of another shape; "
                 "remove it or choose another folder"
             )
         with torch.no_grad():
             for p, saved in zip(self.parameters, state["parameters"]):
-                p.copy_(saved)
+                local(p).copy_(saved)
             for a, saved in zip(self.average, state["average"]):
-                a.copy_(saved)
-        self._optimizer.load_state_dict(state["optimizer"])
+                local(a).copy_(saved)
+        optimizer = state["optimizer"]
+        optimizer["state"] = _each(
+            optimizer["state"], lambda x, i: put(x.to(self._in_order[i].device), self._in_order[i])
+        )
+        self._optimizer.load_state_dict(optimizer)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self._say(f"{self.name}: going on at step {self.step}")
+
+    @property
+    def _in_order(self) -> list[Tensor]:
+        """Parameters as the optimizer numbers them."""
+        return [p for group in self._optimizer.param_groups for p in group["params"]]
+
+
+def _each(
+    state: Mapping[int, Mapping[str, Any]], change: Callable[[Tensor, int], Tensor]
+) -> dict[int, dict[str, Any]]:
+    """An optimizer's state with every tensor changed."""
+    return {
+        i: {k: change(v, i) if isinstance(v, Tensor) else v for k, v in entry.items()}
+        for i, entry in state.items()
+    }

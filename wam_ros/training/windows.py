@@ -55,6 +55,7 @@ class Window:
     states: Array
     text: Array
     image: Array
+    opening: Array
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Windows:
             self._states[place.episode][starts],
             self._text[e.text[row]],
             self._image[place.episode][place.group],
+            np.asarray(e.frames[z.phase + FRAMES_PER_LATENT * place.group]),
         )
 
     def draw(self, rng: np.random.Generator, count: int) -> list[Window]:
