@@ -43,6 +43,7 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--rate", type=float, help="learning rate of the transformer")
     p.add_argument("--batch", type=int, help="windows per step (default 32)")
     p.add_argument("--bf16", action="store_true", help="forwards in bfloat16")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda")
     p.add_argument("--threads", type=int, default=0, help="of torch; 0 lets it choose")
     p.add_argument("--jobs", type=int, default=1, help="processes that decode videos")
     p.add_argument("--seed", type=int, default=0)
@@ -102,6 +103,7 @@ def _settings(args: argparse.Namespace) -> Any:
         schedule=args.schedule,
         jobs=args.jobs,
         bf16=args.bf16,
+        device=args.device,
         **{k: v for k, v in given.items() if v is not None},
     )
     return dataclasses.replace(settings, video_weight=0.0) if args.action_only else settings
@@ -123,9 +125,9 @@ def _finetune(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
 
     ranks = join()
     try:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        loaded = load(args.base, device=str(ranks.device) if ranks else device, dtype=dtype)
+        device = ranks.device if ranks else settings.place
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        loaded = load(args.base, device=str(device), dtype=dtype)
         folder = args.tokenizer or args.base / "tokenizer"
         tokenizer = Tokenizer(folder, loaded.config.dit.text_len)
         return finetune(

@@ -55,10 +55,10 @@ class ClipLoss:
     def __call__(self, step: int) -> Losses:
         """Losses of step ``step``: mean absolute error, and what it is made of."""
         rng = np.random.default_rng((self._seed, step))
-        video = pixels(np.stack([self._draw(rng) for _ in range(self._batch)]))
+        video = pixels(np.stack([self._draw(rng) for _ in range(self._batch)])).to(self._vae.device)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         z = self._vae.encode(video)
-        noisy = z + NOISE * torch.randn(z.shape, generator=generator)
+        noisy = z + NOISE * torch.randn(z.shape, generator=generator).to(z.device)
         error = (self._vae.decode(noisy, clamp=False) - video).abs()
         # Blocks and fingers cover little of the picture, so what is saturated or dark counts more.
         saturation = video.amax(1, keepdim=True) - video.amin(1, keepdim=True)
@@ -89,9 +89,8 @@ def latent_statistics(
     config = vae.config
     mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(config.latents_std).view(1, -1, 1, 1, 1)
-    found = torch.cat(
-        [vae.encode(pixels(loss._draw(rng)[None])) * std + mean for _ in range(clips)]
-    )
+    clips_seen = (pixels(loss._draw(rng)[None]).to(vae.device) for _ in range(clips))
+    found = torch.cat([vae.encode(clip).cpu() * std + mean for clip in clips_seen])
     axes = (0, 2, 3, 4)
     return replace(
         config,

@@ -92,7 +92,8 @@ class HindsightLoss:
         """Losses of step ``step``."""
         rng = np.random.default_rng((self._seed, step))
         frames, texts, now, end = self.draw(rng, self._batch)
-        predicted, target = self.predict(frames, texts, now, rng), torch.from_numpy(end)
+        predicted = self.predict(frames, texts, now, rng)
+        target = torch.from_numpy(end).to(predicted.device)
         loss = F.smooth_l1_loss(predicted, target, beta=0.05)
         error = (predicted - target).abs().detach()
         return {"loss": loss, "error": error.mean(), "worst": error.amax(1).mean()}
@@ -128,9 +129,9 @@ class HindsightLoss:
         ids = torch.cat([t[0] for t in tokens])
         mask = torch.cat([t[1] for t in tokens])
         embedded = embed(self._text, ids, mask)
-        video = pixels(frames[:, None])[:, :, 0]
+        video = pixels(frames[:, None])[:, :, 0].to(embedded.device)
         image = self._image.encode(video, embedded)
-        predicted: Tensor = self._readout(image[:, -1], torch.from_numpy(now))
+        predicted: Tensor = self._readout(image[:, -1], torch.from_numpy(now).to(image.device))
         return predicted
 
     def _tokens(self, text: str, rng: np.random.Generator | None) -> Tokens:
@@ -150,5 +151,6 @@ def embed(text: TextEncoder, ids: Tensor, mask: Tensor) -> Tensor:
 
     `TextEncoder` cuts a batch at its shortest row, as the reference does.
     """
+    ids, mask = ids.to(text.device), mask.to(text.device)
     hidden = text.net(input_ids=ids, attention_mask=mask).last_hidden_state
     return hidden * mask[..., None].to(hidden.dtype)

@@ -57,7 +57,7 @@ def make_windows(
     c = config.dit
     latents = encode_all(networks.vae, episodes, seed, cache)
     text = {
-        said: embed(networks.text, *tokenize(prompts.prompt(said, tag)))[0].float().numpy()
+        said: embed(networks.text, *tokenize(prompts.prompt(said, tag)))[0].float().cpu().numpy()
         for said in sorted({t for e in episodes for t in e.text})
     }
     image = [_image_tokens(networks, e, z, text) for e, z in zip(episodes, latents, strict=True)]
@@ -78,16 +78,17 @@ def _image_tokens(networks: Networks, e: Episode, z: Latents, text: dict[str, Ar
     from wam_ros.wam.clip import ImageEncoder
 
     index = [z.phase + FRAMES_PER_LATENT * g for g in range(len(z.single))]
-    frames = pixels(np.asarray(e.frames)[index][:, None])[:, :, 0]
+    frames = pixels(np.asarray(e.frames)[index][:, None])[:, :, 0].to(networks.image.device)
     if isinstance(networks.image, ImageEncoder):
-        return torch.cat([networks.image.encode(f) for f in frames.split(_AT_ONCE)]).numpy()
+        found = [networks.image.encode(f) for f in frames.split(_AT_ONCE)]
+        return torch.cat(found).float().cpu().numpy()
     said = [e.text[min(i * e.stride, len(e.text) - 1)] for i in index]
-    prompt = torch.from_numpy(np.stack([text[t] for t in said]))
+    prompt = torch.from_numpy(np.stack([text[t] for t in said])).to(frames.device)
     parts = [
         networks.image.encode(f, p)
         for f, p in zip(frames.split(_AT_ONCE), prompt.split(_AT_ONCE), strict=True)
     ]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).float().cpu().numpy()
 
 
 def with_held_out(

@@ -56,6 +56,8 @@ class Settings:
         Share of the episodes that are only ever measured on.
     jobs
         Processes that decode videos; with two or more the VAE has one of its own.
+    device
+        ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
     """
 
     seed: int = 0
@@ -72,6 +74,13 @@ class Settings:
     jobs: int = 1
     bf16: bool = False
     max_steps: int = 1_000_000
+    device: str = "auto"
+
+    @property
+    def place(self) -> torch.device:
+        """The device that ``device`` stands for."""
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(found if self.device == "auto" else self.device)
 
 
 class SmallRecipe:
@@ -159,7 +168,10 @@ class SmallRecipe:
         self.config = small(max(vocab, 8))
         tokenizer = Tokenizer(self.out / "tokenizer", self.config.dit.text_len)
         torch.manual_seed(s.seed)
-        return fresh(self.config), tokenizer, train, held
+        networks = fresh(self.config)
+        for module in networks.by_component().values():
+            module.to(s.place)
+        return networks, tokenizer, train, held
 
     @property
     def _numbers(self) -> Numbers:
@@ -208,7 +220,7 @@ class SmallRecipe:
         tokenizer: Tokenizer,
     ) -> None:
         s, numbers, tag = self.settings, self._numbers, self.dataset.tag
-        readout = Readout(self.config.dit.image_dim, numbers.state_width)
+        readout = Readout(self.config.dit.image_dim, numbers.state_width).to(s.place)
 
         def make(episodes: Sequence[Episode]) -> HindsightLoss:
             return HindsightLoss(
