@@ -11,12 +11,13 @@ import pytest
 
 from wam_ros.cli import main
 from wam_ros.contract import load_contract
-from wam_ros.nodes.bag_observer import BagObserver, Options
+from wam_ros.nodes.bag_observer import BagObserver, Options, verdict_of
 from wam_ros.nodes.collector import CollectError, Collection, collect, finished
 from wam_ros.perception.images import decode
 from wam_ros.recording import metadata
 from wam_ros.recording.bags import find_bags
 from wam_ros.recording.reader import BagReader
+from wam_ros.rollout.episode import Episode, Segment
 from wam_ros.rollout.plan import BLOCK, plan_episode
 from wam_ros.sim.seeds import split_of
 
@@ -126,3 +127,20 @@ def test_plans_keep_training_and_held_out_scenes_apart() -> None:
     assert not seen["train"] & seen["held_out"]
     with pytest.raises(ValueError, match="juggle"):
         plan_episode(contract, "train", 0, 0, ("juggle",))
+
+
+@pytest.mark.parametrize(
+    ("sentences", "verdict"),
+    [
+        ([("touch the red block", False), ("touch the blue block", True)], "success"),
+        ([("touch the red block", True), ("touch the blue block", False)], "failure"),
+        ([("touch the red block", True), ("play around", False)], "none"),
+        ([("sing", False)], "failure"),
+    ],
+)
+def test_the_verdict_is_about_the_last_sentence(
+    sentences: list[tuple[str, bool]], verdict: str
+) -> None:
+    segments = [Segment(text, float(i), success=done) for i, (text, done) in enumerate(sentences)]
+    episode = Episode("franka_droid", 0, "sync", segments, None)  # type: ignore[arg-type]
+    assert verdict_of(episode, load_contract("franka_droid")) == verdict

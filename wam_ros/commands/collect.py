@@ -96,7 +96,7 @@ def _figures(summaries: list[dict[str, Any]], wall: float, out: Path) -> dict[st
     return {
         "episodes": len(summaries),
         "skipped": sum(s["skipped"] for s in summaries),
-        "failures": sum(s["verdict"] != "success" for s in summaries),
+        "failures": sum(s["verdict"] == "failure" for s in summaries),
         "seconds": round(seconds, 2),
         "wall": round(wall, 2),
         "speed": round(seconds / wall, 2) if wall > 0 else 0.0,

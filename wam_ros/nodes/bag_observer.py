@@ -29,6 +29,7 @@ from wam_ros.recording.episode import Verdict
 from wam_ros.recording.metadata import Topic, qos_profile
 from wam_ros.rollout import Episode, Observer, Rollout
 from wam_ros.rollout.sensors import Picture
+from wam_ros.sim.tasks import InstructionError, PlayTask, parse_instruction
 
 PICTURES = ("raw", "png", "jpeg")
 _JPEG_QUALITY = 95
@@ -55,6 +56,21 @@ class Options:
     pictures: str = "raw"
     compression: str = "zstd"
     namespace: str = "wam"
+
+
+def verdict_of(episode: Episode, contract: Contract) -> Verdict:
+    """Whether what was asked for last was carried out; ``none`` where it has no goal (play).
+
+    A sentence that another one cut short says nothing about the episode.
+    """
+    last = episode.segments[-1]
+    try:
+        task = parse_instruction(last.instruction, contract)
+    except InstructionError:
+        return "failure"
+    if isinstance(task, PlayTask):
+        return "none"
+    return "success" if last.success else "failure"
 
 
 class BagObserver(Observer):
@@ -125,7 +141,7 @@ class BagObserver(Observer):
     def on_end(self, episode: Episode) -> None:
         """Finish the bag with the verdict."""
         assert self._bag is not None
-        verdict: Verdict = "success" if episode.success else "failure"
+        verdict = verdict_of(episode, self._contract)
         reason = episode.error or episode.stopped
         self._bag.close(verdict, "; ".join(x for x in (self._note, reason) if x))
         self._bag = None

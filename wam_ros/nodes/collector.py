@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wam_ros.contract import load_contract
-from wam_ros.nodes.bag_observer import BagObserver, Options
+from wam_ros.nodes.bag_observer import BagObserver, Options, verdict_of
 from wam_ros.recording import metadata
 from wam_ros.recording.bag import OPEN
 from wam_ros.rollout import Rollout, Settings
@@ -111,7 +111,7 @@ class Collector:
         )
         return {
             "index": index,
-            "verdict": "success" if found.success else "failure",
+            "verdict": verdict_of(found, self.contract),
             "skipped": False,
             "seconds": found.simulated_seconds,
             "wall": found.wall_seconds,
