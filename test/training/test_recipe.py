@@ -59,6 +59,7 @@ def test_the_checkpoint_says_what_it_was_trained_on(checkpoint: Path, dataset: G
     for stage in ("vae", "encoders", "dit"):
         lines = (checkpoint / "stages" / f"{stage}.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["step"] == 2
+    assert (checkpoint / "curves.png").stat().st_size > 5000
 
 
 def test_the_same_seed_gives_the_same_weights_with_the_vae_aside(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nstopped; the same command goes on from {args.out / 'stages'}")
         return 130
     print(f"checkpoint: {folder}")
+    if int(os.environ.get("RANK", "0")) == 0:
+        from wam_ros.training import curves
+
+        if curves.draw(folder / "stages", folder / "curves.png"):
+            print(f"curves: {folder / 'curves.png'}")
     if args.json and (folder / "training.json").is_file():
         from wam_ros.jsonfile import write_json
 

@@ -1,0 +1,47 @@
+"""The demo's picture of what was imagined beside what was seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from wam_ros.demo.film import Film, draw
+
+BEGIN = 1000.0
+
+
+def film(shift: float = 0.0) -> Film:
+    """Two seconds seen at 15 Hz; every moment is imagined 0.2 s and 0.6 s before."""
+    made = Film()
+    for i in range(30):
+        t = BEGIN + i / 15
+        view = np.full((96, 160, 3), 8 * i, np.uint8)
+        made.seen.append((t, {n: view for n in ("top_head", "hand_left", "hand_right")}))
+        for lead in (0.2, 0.6):
+            picture = np.full((96, 160, 3), 8 * i + round(10 * lead), np.uint8)
+            made.imagined.append((t + shift, lead, picture))
+        made.surprise.append((t, 0.5 + 0.01 * i))
+    return made
+
+
+def test_a_moment_is_shown_as_it_was_imagined_first() -> None:
+    pairs = film().pairs()
+    assert len(pairs) == 6
+    for stamp, lead, imagined, views in pairs:
+        assert lead == 0.6
+        i = round((stamp - BEGIN) * 15)
+        assert views["top_head"][0, 0, 0] == 8 * i
+        assert imagined[0, 0, 0] == 8 * i + 6
+    assert film(shift=5.0).pairs() == [], "nobody saw what was imagined"
+
+
+def test_the_picture_is_drawn_only_when_there_is_something(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    assert not draw(tmp_path / "none.png", Film(), "agibot", "nothing")
+    assert not (tmp_path / "none.png").exists()
+    assert draw(tmp_path / "film.png", film(), "agibot", '"touch the red block"')
+    picture = cv2.imread(str(tmp_path / "film.png"))
+    assert picture.shape[1] > 1000 and picture.std() > 20
