@@ -18,6 +18,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--robot", default="agibot_g1")
+    parser.add_argument("--policy", default="scripted", choices=("scripted", "wam"))
     parser.add_argument("--cadence", default="async", choices=CADENCES)
     parser.add_argument("--latency", type=float, default=0.1)
     options = parser.parse_args()
@@ -27,6 +28,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             demo = DemoOptions(
                 robot=options.robot,
+                policy=options.policy,
                 instruction=f"touch the red block{hand}",
                 cadence=options.cadence,
                 latency=options.latency,
@@ -45,10 +47,11 @@ def main() -> None:
             flush=True,
         )
     done = [r for r in runs if r["success"]]
-    print(f"{len(done)} of {len(runs)} succeeded ({options.cadence}, {options.latency} s)")
+    print(f"{len(done)} of {len(runs)} succeeded ({options.policy}, {options.cadence})")
     times = np.array([r["time_to_success_s"] for r in done])
     result: dict[str, Any] = {
         "robot": options.robot,
+        "policy": options.policy,
         "cadence": options.cadence,
         "latency_s": options.latency,
         "succeeded": len(done),

@@ -86,6 +86,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--robot", default="agibot_g1")
     parser.add_argument("--out", type=Path, default=Path("ten"))
+    parser.add_argument("--policy", default="scripted", help="who demonstrates; auto: as launched")
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds per episode")
     parser.add_argument("--sim-time", action="store_true", help="run on the simulation's clock")
@@ -96,9 +97,10 @@ def main() -> int:
     log = (options.out / "launch.log").open("w")
     # On the simulation's clock a busy machine makes it slow, not jerky.
     clock = ["use_sim_time:=true"] if options.sim_time else []
+    graph = [options.robot, f"policy:={options.policy}", *clock]
     record = [*WAM, "record", options.robot, *clock, "--sim", "--auto", "--out", str(episodes)]
     started = [
-        subprocess.Popen([*WAM, "launch", options.robot, *clock], stdout=log, stderr=log),
+        subprocess.Popen([*WAM, "launch", *graph], stdout=log, stderr=log),
         subprocess.Popen(record, stdout=log, stderr=log, stdin=subprocess.DEVNULL),
     ]
     try:

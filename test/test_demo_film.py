@@ -19,7 +19,7 @@ def film(shift: float = 0.0) -> Film:
     for i in range(30):
         t = BEGIN + i / 15
         view = np.full((96, 160, 3), 8 * i, np.uint8)
-        made.seen.append((t, {n: view for n in ("top_head", "hand_left", "hand_right")}))
+        made.seen.append((t, dict.fromkeys(("top_head", "hand_left", "hand_right"), view)))
         for lead in (0.2, 0.6):
             picture = np.full((96, 160, 3), 8 * i + round(10 * lead), np.uint8)
             made.imagined.append((t + shift, lead, picture))
