@@ -84,7 +84,7 @@ lint: $(STAMPS)/build $(STAMPS)/model ## ruff and mypy
 
 test: lint $(STAMPS)/peers ## ruff, mypy, pip check and the tests
 	@$(BIN)/python -m pip check
-	@$(BIN)/python -m pytest -q -p no:cacheprovider test
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -p no:cacheprovider test
 
 slow: $(STAMPS)/build $(STAMPS)/model ## the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow test
