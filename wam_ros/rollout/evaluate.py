@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -179,6 +180,9 @@ def evaluate(
             evaluator.close()
         else:
             context = mp.get_context("spawn")
+            # Set before the children import torch; threads that wait for each other cost both.
+            cores = (os.cpu_count() or 1) // jobs
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
             with ProcessPoolExecutor(jobs, context, _begin, (condition,)) as pool:
                 waiting = {pool.submit(_episode, i): i for i in range(episodes)}
                 for done in as_completed(waiting):
