@@ -342,7 +342,7 @@ def native(sequence: int, frames: int = 1, **more: Any) -> dict[str, Any]:
     [
         ({"sequence": 1}, "answered already"),
         ({"sequence": "3"}, "whole number"),
-        ({"endpoint": "kill"}, "neither 'reset' nor 'infer'"),
+        ({"endpoint": "kill"}, "neither 'reset', 'infer' nor 'imagine'"),
         ({"cadence": "often"}, "not one of sync"),
         ({"state": np.zeros((1, 13))}, r"\(1, 13\) instead of \(1, 14\)"),
         ({"state": np.full((1, 14), np.inf)}, "finite"),
