@@ -45,8 +45,8 @@ def write_checkpoint(
     from wam_ros.wam.checkpoint.metadata import read_metadata
     from wam_ros.wam.checkpoint.save import save
     from wam_ros.wam.clip import ImageEncoder
-    from wam_ros.wam.config import tiny
     from wam_ros.wam.dit import CausalDiT
+    from wam_ros.wam.presets import tiny
     from wam_ros.wam.text import TextEncoder
     from wam_ros.wam.vae import VideoVae
 

@@ -16,8 +16,8 @@ from wam_ros.training.shapes import check_shapes
 from wam_ros.wam.checkpoint.errors import CheckpointError
 from wam_ros.wam.checkpoint.load import fresh, load
 from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.config import preset, small, tiny
 from wam_ros.wam.flow_match import velocity_target
+from wam_ros.wam.presets import preset, small, tiny
 
 CONFIG = tiny(kind="wan2.2", dim=32, action_rows=24, max_chunk_size=2)
 

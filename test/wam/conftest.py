@@ -12,8 +12,9 @@ pytest.importorskip("transformers")
 
 from wam_ros.wam.checkpoint.load import Networks  # noqa: E402
 from wam_ros.wam.clip import ImageEncoder  # noqa: E402
-from wam_ros.wam.config import WamConfig, tiny  # noqa: E402
+from wam_ros.wam.config import WamConfig  # noqa: E402
 from wam_ros.wam.dit import CausalDiT  # noqa: E402
+from wam_ros.wam.presets import tiny  # noqa: E402
 from wam_ros.wam.text import TextEncoder  # noqa: E402
 from wam_ros.wam.vae import VideoVae  # noqa: E402
 

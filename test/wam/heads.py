@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from wam_ros.wam.checkpoint.load import Networks
-from wam_ros.wam.config import WamConfig, tiny
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.head import CallOptions, CallResult, PolicyHead, Tokens
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.savings import Savings
 
 from .conftest import random_networks

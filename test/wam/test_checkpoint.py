@@ -18,8 +18,9 @@ from wam_ros.wam.checkpoint.load import Networks, load
 from wam_ros.wam.checkpoint.metadata import read_metadata
 from wam_ros.wam.checkpoint.save import save, stored_tensors
 from wam_ros.wam.checkpoint.survey import survey
-from wam_ros.wam.config import WamConfig, tiny
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.config_io import write_config
+from wam_ros.wam.presets import tiny
 
 from .conftest import random_networks
 

@@ -13,7 +13,7 @@ from wam_ros.wam.conditioning import (
     reference_frame,
     to_video,
 )
-from wam_ros.wam.config import tiny
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.vae import VideoVae
 
 from .conftest import random_networks

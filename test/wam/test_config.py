@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wam_ros.wam.config import ConfigError, DiTConfig, WamConfig, preset, tiny
+from wam_ros.wam.config import ConfigError, DiTConfig, WamConfig
 from wam_ros.wam.config_io import from_released, read_config, to_released, write_config
+from wam_ros.wam.presets import preset, tiny
 
 
 @pytest.mark.parametrize("name", ["14b", "5b"])

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wam_ros.wam.cache import StaticCache
-from wam_ros.wam.config import ConfigError, WamConfig, tiny
+from wam_ros.wam.config import ConfigError, WamConfig
 from wam_ros.wam.dit import CausalDiT, Context
 from wam_ros.wam.mask import training_mask
 from wam_ros.wam.parity.result import relative_l2
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.random_model import fill_random
 
 CONFIGS = {

@@ -9,9 +9,10 @@ import torch
 
 from wam_ros.wam import flops
 from wam_ros.wam.attention import attention_backend
-from wam_ros.wam.config import WamConfig, preset, tiny
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.head import CallOptions
+from wam_ros.wam.presets import preset, tiny
 from wam_ros.wam.random_model import fill_random, random_head, random_prompt
 from wam_ros.wam.savings import Savings
 from wam_ros.wam.text import TextEncoder

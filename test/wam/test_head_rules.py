@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wam_ros.wam.conditioning import StagedClip, clip_schedule, observed_latents
-from wam_ros.wam.config import WamConfig, tiny
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.head import CallOptions, CallResult, PolicyHead
 from wam_ros.wam.parity.result import relative_l2
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.random_model import random_head, random_prompt
 from wam_ros.wam.savings import Savings
 from wam_ros.wam.skipping import static_steps

@@ -10,8 +10,9 @@ from torch import nn
 
 from wam_ros.wam.checkpoint.layout import slots
 from wam_ros.wam.checkpoint.load import build
-from wam_ros.wam.config import WamConfig, preset, tiny
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.keymaps import clip, t5, to_module, to_stored, vae
+from wam_ros.wam.presets import preset, tiny
 from wam_ros.wam.stored import StoredNetwork
 
 CONFIGS = {

@@ -15,9 +15,9 @@ from wam_ros.wam.actions import chunk, split_actions, squeeze, state_vector, to_
 from wam_ros.wam.adapter import Adapter
 from wam_ros.wam.checkpoint.errors import CheckpointError
 from wam_ros.wam.checkpoint.metadata import read_metadata
-from wam_ros.wam.config import tiny
 from wam_ros.wam.embodiments import EMBODIMENTS, embodiment
 from wam_ros.wam.normalize import MODES, Statistics, denormalize, normalize
+from wam_ros.wam.presets import tiny
 
 values = st.floats(-5.0, 5.0, allow_subnormal=False)
 

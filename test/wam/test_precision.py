@@ -14,7 +14,7 @@ from torch import nn
 
 from wam_ros.wam.checkpoint.load import load
 from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.config import WamConfig, preset, tiny
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.head import apply_savings
 from wam_ros.wam.precision import PrecisionError, apply_precision, describe, prepare
@@ -24,6 +24,7 @@ from wam_ros.wam.precision.int8 import Int8Linear
 from wam_ros.wam.precision.nvfp4 import Nvfp4Unavailable
 from wam_ros.wam.precision.quantized import QuantizedLinear
 from wam_ros.wam.precision.sensitive import KEPT, reason_to_keep
+from wam_ros.wam.presets import preset, tiny
 from wam_ros.wam.savings import Savings
 
 from .conftest import random_networks

@@ -11,9 +11,10 @@ import torch
 from wam_ros.wam import cli, synthetic
 from wam_ros.wam.checkpoint.load import Networks
 from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.config import WamConfig, tiny
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.head import CallOptions
 from wam_ros.wam.precision.accuracy import AccuracyReport, Difference, accuracy
+from wam_ros.wam.presets import tiny
 
 from .conftest import random_networks
 

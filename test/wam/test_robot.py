@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from wam_ros.wam.checkpoint.load import load
 from wam_ros.wam.checkpoint.metadata import read_metadata
 from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.config import tiny
 from wam_ros.wam.head import CallOptions
 from wam_ros.wam.parity.result import relative_l2
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.random_model import random_head, random_networks, random_prompt
 from wam_ros.wam.robot import RobotCodec, RobotSession
 from wam_ros.wam.savings import Savings

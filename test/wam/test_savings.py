@@ -13,8 +13,8 @@ import torch
 from wam_ros.wam import cli, savings_report
 from wam_ros.wam.attention import attention_backend
 from wam_ros.wam.cache import StaticCache
-from wam_ros.wam.config import tiny
 from wam_ros.wam.head import CallOptions, CallResult
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.random_model import random_networks
 from wam_ros.wam.savings import Savings
 from wam_ros.wam.savings_report import (

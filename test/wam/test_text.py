@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wam_ros.wam.config import tiny
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.prompts import DEFAULT_INSTRUCTION, clean_text, prompt
 from wam_ros.wam.text import TextEncoder, Tokenizer
 

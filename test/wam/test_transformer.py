@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wam_ros.wam.config import tiny
 from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.mask import training_mask
 from wam_ros.wam.patches import patchify, unpatchify
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.rope import Rotation, axis_dims, line_angles, video_angles
 
 

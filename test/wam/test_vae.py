@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wam_ros.wam.config import VaeConfig, tiny
+from wam_ros.wam.config import VaeConfig
 from wam_ros.wam.parity.result import relative_l2
+from wam_ros.wam.presets import tiny
 from wam_ros.wam.vae import VideoVae
 
 

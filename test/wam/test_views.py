@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from wam_ros.wam.adapter import Adapter
 from wam_ros.wam.checkpoint.metadata import read_metadata
-from wam_ros.wam.config import preset
 from wam_ros.wam.embodiments import embodiment
 from wam_ros.wam.images import center_crop, prepare_view
+from wam_ros.wam.presets import preset
 from wam_ros.wam.views import compose, composite
 
 

@@ -146,7 +146,7 @@ def _finetune(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
 
 def _check(args: argparse.Namespace) -> int:
     from wam_ros.training.shapes import check_shapes
-    from wam_ros.wam.config import preset
+    from wam_ros.wam.presets import preset
 
     report = check_shapes(preset(args.check), args.lora)
     print("\n".join(report.lines()))

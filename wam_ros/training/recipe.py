@@ -32,7 +32,8 @@ from wam_ros.training.vocabulary import write_tokenizer
 from wam_ros.wam import prompts
 from wam_ros.wam.checkpoint.load import Networks, fresh
 from wam_ros.wam.checkpoint.save import save
-from wam_ros.wam.config import VaeConfig, WamConfig, small
+from wam_ros.wam.config import VaeConfig, WamConfig
+from wam_ros.wam.presets import small
 from wam_ros.wam.rope import RotationTables
 from wam_ros.wam.text import Tokenizer
 
@@ -84,7 +85,7 @@ class Settings:
 
 
 class SmallRecipe:
-    """Trains `config.small` on a dataset.
+    """Trains `presets.small` on a dataset.
 
     Parameters
     ----------

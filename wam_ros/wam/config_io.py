@@ -22,8 +22,8 @@ from wam_ros.wam.config import (
     T5Config,
     VaeConfig,
     WamConfig,
-    preset,
 )
+from wam_ros.wam.presets import preset
 
 T = TypeVar("T")
 _IMAGE_KINDS: dict[str, type[ClipConfig] | type[KeypointConfig]] = {

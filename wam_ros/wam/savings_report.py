@@ -15,8 +15,9 @@ import torch
 
 from wam_ros.wam import flops
 from wam_ros.wam.checkpoint.load import Networks
-from wam_ros.wam.config import WamConfig, preset, tiny
+from wam_ros.wam.config import WamConfig
 from wam_ros.wam.head import CallOptions, CallResult, PolicyHead
+from wam_ros.wam.presets import preset, tiny
 from wam_ros.wam.random_model import random_networks, random_prompt
 from wam_ros.wam.savings import Savings
 

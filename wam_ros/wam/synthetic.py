@@ -15,11 +15,12 @@ import torch.nn.functional as F
 
 from wam_ros.wam.checkpoint.layout import slots
 from wam_ros.wam.checkpoint.load import Networks, build
-from wam_ros.wam.config import ConfigError, WamConfig, preset, tiny
+from wam_ros.wam.config import ConfigError, WamConfig
 from wam_ros.wam.dit import CausalDiT
 from wam_ros.wam.keymaps import Entry
 from wam_ros.wam.keymaps import dit as dit_keys
 from wam_ros.wam.precision import prepare
+from wam_ros.wam.presets import preset, tiny
 from wam_ros.wam.stored import StoredNetwork, place
 
 SIZES = ("tiny", "small", "5b", "14b")
