@@ -12,10 +12,11 @@ from typing import Any
 from wam_ros.contract import load_contract
 from wam_ros.evaluation import EpisodeRecord
 from wam_ros.rollout.episode import Episode
-from wam_ros.rollout.loop import Rollout, Settings
+from wam_ros.rollout.loop import Rollout
 from wam_ros.rollout.plan import BLOCK, plan_episode
 from wam_ros.rollout.policies import make_policy
 from wam_ros.rollout.records import record_of
+from wam_ros.rollout.settings import Settings
 from wam_ros.sim.language import Split, say
 from wam_ros.sim.seeds import episode_seed, stream
 from wam_ros.sim.tasks import arms, chain
