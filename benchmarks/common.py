@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from wam_ros.jsonfile import write_json
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -57,4 +58,4 @@ def finish(options: argparse.Namespace, result: dict[str, Any]) -> None:
     result["machine"] = machine()
     print("machine: " + ", ".join(f"{k} {v}" for k, v in result["machine"].items()))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.json, result)

@@ -26,6 +26,7 @@ def test_every_policy_and_cadence_meets_the_same_scenes_and_sentences() -> None:
     assert met[0] == met[1] == met[2] and met[0][0] != met[0][1]
     assert all(r.success and r.time_to_success is not None for r in records[:4])
     assert not any(r.success for r in records[4:]) and records[4].time_to_success is None
+    assert records[0].final_distance < 0.03 < records[4].final_distance
     assert records[0].path_length > 0.1 > records[4].path_length
     assert records[0].rms_jerk > records[4].rms_jerk == pytest.approx(0.0, abs=1e-3)
     assert records[2].holds > records[0].holds == 0

@@ -43,4 +43,6 @@ def record_of(
         chunk_latencies=tuple(c.latency for c in episode.chunks),
         holds=episode.holds,
         hold_seconds=episode.hold_seconds,
+        final_distance=episode.final_distance,
+        error=episode.error or episode.stopped,
     )

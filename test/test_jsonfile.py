@@ -1,0 +1,20 @@
+"""Files that --json writes are JSON for everybody."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from wam_ros.jsonfile import write_json
+
+
+def test_what_is_no_number_becomes_null(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    write_json(file, {"a": math.nan, "b": [1.5, math.inf, {"c": (2, -math.inf)}], "d": "NaN"})
+
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    read = json.loads(file.read_text(), parse_constant=refuse)
+    assert read == {"a": None, "b": [1.5, None, {"c": [2, None]}], "d": "NaN"}
