@@ -19,7 +19,8 @@ ROBOTS = ("agibot_g1", "franka_droid", "yam")
 
 @pytest.fixture(scope="module", params=ROBOTS)
 def teacher(request) -> ScriptedPolicy:
-    policy = ScriptedPolicy(latency=0.0)
+    # A clock of its own: what a busy machine adds to a call would move the rows.
+    policy = ScriptedPolicy(latency=0.0, clock=lambda: 0.0, sleep=lambda _: None)
     policy.configure(load_contract(request.param))
     return policy
 
