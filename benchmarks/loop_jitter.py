@@ -43,13 +43,10 @@ def executor_loop(rate: float, seconds: float, fifo: bool, queue: Any) -> None:
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
-    from wam_ros.dds import NO_SHARED_MEMORY
     from wam_ros.execution.metrics import Window
     from wam_ros.nodes.executor_node import ExecutorNode
 
     sys.setswitchinterval(0.00002)
-    if "FASTDDS_BUILTIN_TRANSPORTS" not in os.environ:
-        os.environ.update(NO_SHARED_MEMORY)  # as the launch files start it
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as contract:
         contract.write(_contract_text(rate))
         contract.flush()

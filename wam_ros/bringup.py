@@ -265,7 +265,7 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         }
     specs = [
         *model,
-        ProcessSpec("executor", v["namespace"], executor, dict(dds.NO_SHARED_MEMORY)),
+        ProcessSpec("executor", v["namespace"], executor),
         ProcessSpec("perception", v["namespace"], {**shared, "sim": sim}, images),
         ProcessSpec("policy", v["namespace"], policy),
     ]

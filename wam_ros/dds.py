@@ -14,12 +14,6 @@ from wam_ros.resources import share
 VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
-NO_SHARED_MEMORY = {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
-"""For the executor. In shared memory it would wait for locks that processes of ordinary priority
-hold, and on a busy machine these are pushed aside while they do: p99 of the loop's lateness was 2.4
-times that of a loop which only sleeps, and is 1.3 times over UDP (docs/executor.md)."""
-
-
 def profile_path() -> str:
     """Path of the shipped profile."""
     return str(share() / "config" / "fastdds.xml")
