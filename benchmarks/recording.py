@@ -112,12 +112,17 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def drive(domain: int, seconds: float, seed: int, record: Path | None) -> dict[str, Any]:
+def drive(
+    domain: int, seconds: float, seed: int, record: Path | None, priority: int
+) -> dict[str, Any]:
     """One run: executor, publishers, and the recorder when ``record`` is a folder."""
     os.environ.update(environment(domain))
     spawn = mp.get_context("spawn")
     queue = spawn.Queue()
-    executor = node_process("wam_ros.nodes.executor_node", domain, "-p", f"robot:={ROBOT}")
+    rank = f"rt_priority:={priority}"
+    executor = node_process(
+        "wam_ros.nodes.executor_node", domain, "-p", f"robot:={ROBOT}", "-p", rank
+    )
     children = [executor]
     if record:
         recorder = node_process(
@@ -225,9 +230,11 @@ def recorded(bag: Path) -> tuple[dict[str, int], float]:
     return counts, sum(f.stat().st_size for f in bag.glob("*.mcap")) / 1e6
 
 
-def one(label: str, domain: int, seconds: float, seed: int, out: Path | None) -> dict[str, Any]:
+def one(
+    label: str, domain: int, seconds: float, seed: int, out: Path | None, priority: int
+) -> dict[str, Any]:
     """Run and print one case."""
-    found = drive(domain, seconds, seed, out)
+    found = drive(domain, seconds, seed, out, priority)
     late = found["lateness_us"]
     text = f"  {label:18s} lateness p50 {late['p50']} p99 {late['p99']} max {late['max']} us"
     if out:
@@ -252,12 +259,16 @@ def one(label: str, domain: int, seconds: float, seed: int, out: Path | None) ->
 def main() -> None:
     """With and without the recorder, in turn, so that other load hits both alike."""
     parser = arguments(__doc__ or "")
+    parser.add_argument(
+        "--rt-priority", type=int, default=0, help="of the executor; 50 as on hardware, 0: ordinary"
+    )
     parser.add_argument("--load", type=int, default=0, metavar="N", help="competing processes")
     options = parser.parse_args()
     seconds, rounds = (8.0, 1) if options.quick else (60.0, 2)
     busy = [mp.get_context("spawn").Process(target=burn, daemon=True) for _ in range(options.load)]
     folder = Path(tempfile.mkdtemp(prefix="wam_bench_", dir=os.environ.get("TMPDIR")))
     result: dict[str, Any] = {"seconds": seconds, "load": options.load, "runs": []}
+    result["rt_priority"] = options.rt_priority
     print(
         f"3 cameras 640x480 rgb8 at 30 Hz, joints at 500 Hz, {seconds:.0f} s a run, "
         f"{options.load} competing processes"
@@ -269,8 +280,17 @@ def main() -> None:
             domain = 30 + (os.getpid() + 2 * k) % 60
             result["runs"].append(
                 {
-                    "without": one("without recorder", domain, seconds, options.seed, None),
-                    "with": one("with recorder", domain + 1, seconds, options.seed, folder),
+                    "without": one(
+                        "without recorder", domain, seconds, options.seed, None, options.rt_priority
+                    ),
+                    "with": one(
+                        "with recorder",
+                        domain + 1,
+                        seconds,
+                        options.seed,
+                        folder,
+                        options.rt_priority,
+                    ),
                 }
             )
     finally:
