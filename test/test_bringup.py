@@ -64,6 +64,19 @@ def test_wrong_arguments_are_refused(given: dict[str, str], text: str) -> None:
         processes("agibot_g1", given)
 
 
+def test_a_model_leaves_cores_to_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    def policy() -> dict[str, str]:
+        return next(s for s in processes("yam") if s.name == "policy").environment
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert policy() == {"OMP_NUM_THREADS": "4"}
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert policy() == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert policy() == {}, "the user's own word counts"
+
+
 def test_unknown_robot_is_refused() -> None:
     with pytest.raises(ContractError, match="Did you mean 'yam'"):
         processes("yams")

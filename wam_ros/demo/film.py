@@ -109,7 +109,7 @@ def draw(path: Path, film: Film, tag: str, title: str) -> bool:
     import matplotlib.pyplot as plt
 
     begin = film.seen[0][0]
-    fig = plt.figure(figsize=(2.2 * len(pairs), 5.0), constrained_layout=True)
+    fig = plt.figure(figsize=(max(8.0, 2.2 * len(pairs)), 5.0), constrained_layout=True)
     grid = fig.add_gridspec(3, len(pairs), height_ratios=(1, 1, 1.1))
     for column, (stamp, lead, imagined, views) in enumerate(pairs):
         seen = _compose(views, tag, imagined.shape[:2])
@@ -120,7 +120,8 @@ def draw(path: Path, film: Film, tag: str, title: str) -> bool:
             axis.set_yticks([])
             if column == 0:
                 axis.set_ylabel(("imagined", "seen")[row])
-        fig.axes[-2].set_title(f"{stamp - begin:.1f} s, {lead:.2f} s before", fontsize=8)
+        when = f"{lead:.2f} s ahead" if lead >= 0 else f"shown {-lead:.2f} s late"
+        fig.axes[-2].set_title(f"{stamp - begin:.1f} s, {when}", fontsize=8)
     axis = fig.add_subplot(grid[2, :])
     axis.plot(*zip(*[(t - begin, v) for t, v in film.surprise] or [(0.0, np.nan)]), ".-")
     axis.set_xlabel("time (s)")
