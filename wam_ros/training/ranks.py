@@ -75,8 +75,11 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def put(part: Tensor, like: Tensor) -> Tensor:
-    """A rank's part as a tensor laid out as ``like``."""
-    if not isinstance(like, DTensor) or part.ndim == 0:
+    """A rank's part as a tensor laid out as ``like``; a count stays on the CPU, as AdamW wants."""
+    if part.ndim == 0:
+        return part
+    part = part.to(like.device)
+    if not isinstance(like, DTensor):
         return part
     return DTensor.from_local(
         part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()

@@ -239,9 +239,8 @@ class Trainer:
             for a, saved in zip(self.average, state["average"]):
                 local(a).copy_(saved)
         optimizer = state["optimizer"]
-        optimizer["state"] = _each(
-            optimizer["state"], lambda x, i: put(x.to(self._in_order[i].device), self._in_order[i])
-        )
+        order = self._in_order
+        optimizer["state"] = _each(optimizer["state"], lambda x, i: put(x, order[i]))
         self._optimizer.load_state_dict(optimizer)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self._say(f"{self.name}: going on at step {self.step}")
