@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,7 +67,7 @@ class _Numbers:
         return (raw - reference).astype(np.float32)
 
 
-def _windows(rows: int, phase: int, text: tuple[str, ...]) -> Windows:
+def _windows(rows: int, phase: int, text: tuple[str, ...], *shares: float) -> Windows:
     count = -(-rows // 3)
     frames = np.zeros((count, 2, 2, 3), np.uint8)
     clock = np.arange(rows, dtype=np.float64)[:, None]
@@ -76,7 +78,8 @@ def _windows(rows: int, phase: int, text: tuple[str, ...]) -> Windows:
     episode = Episode(frames, clock, clock + 0.5, text)
     tokens = np.zeros((groups + 1, 1, 1), np.float32)
     known = {t: np.zeros((1, 1), np.float32) for t in set(text)}
-    return Windows([episode], [z], _Numbers(), known, [tokens], HORIZON, 2, 4)  # type: ignore[arg-type]
+    parts = ([episode], [z], _Numbers(), known, [tokens])
+    return Windows(*parts, HORIZON, 2, 4, *shares)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("phase", range(4))
@@ -119,6 +122,33 @@ def test_drawn_windows_have_one_length() -> None:
         assert len(lengths) == 1
         seen |= lengths
     assert seen == {3, 5, 7, 9}
+
+
+def test_single_blocks_are_drawn_as_often_as_told() -> None:
+    windows = _windows(200, 0, ("a",) * 200, 0.0, 0.75)
+    rng = np.random.default_rng(0)
+    blocks = [(windows.draw(rng, 1)[0].latents.shape[1] - 1) // 2 for _ in range(400)]
+    count = np.bincount(blocks, minlength=5)
+    assert 270 < count[1] < 330
+    assert all(15 < n < 55 for n in count[2:])
+
+
+def test_windows_near_the_end_of_an_instruction_are_drawn_more_often() -> None:
+    """The clock stands still for the last 40 rows: from there the end is no way off."""
+    clock = np.minimum(np.arange(200.0), 160.0)[:, None]
+
+    def share(near: float) -> float:
+        windows = _windows(200, 0, ("a",) * 200, near, 1.0)
+        e = replace(windows._episodes[0], state=clock, action=clock)
+        parts = ([e], windows._latents, _Numbers(), windows._text, windows._image)
+        windows = Windows(*parts, HORIZON, 2, 4, near, 1.0)  # type: ignore[arg-type]
+        assert windows.near[1] == [p for p in windows.places[1] if 12 * p.group >= 160]
+        rng = np.random.default_rng(0)
+        drawn = [w for _ in range(40) for w in windows.draw(rng, 10)]
+        return float(np.mean([w.states[0, 0] >= 160 for w in drawn]))
+
+    assert share(0.0) < 0.15
+    assert 0.5 < share(0.5) < 0.65
 
 
 def test_too_short_episodes_are_refused() -> None:

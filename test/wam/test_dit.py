@@ -309,3 +309,31 @@ def test_contradicting_dimensions_are_named() -> None:
             dataclasses.replace(config.dit, **change)
     with pytest.raises(ConfigError, match="action_horizon 6 differs"):
         dataclasses.replace(config, dit=dataclasses.replace(config.dit, num_action_per_block=8))
+
+
+@pytest.mark.parametrize("kind", ["wan2.1", "wan2.2"])
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_lean_training_forward_predicts_the_same(kind: str, blocks: int, shared: bool) -> None:
+    torch.manual_seed(0)
+    c = tiny(kind=kind, num_frames=1 + 8 * blocks).dit
+    dit = CausalDiT(c)
+    frames, rows = 1 + c.num_frame_per_block * blocks, c.num_action_per_block
+    latents = torch.randn(2, 2, c.out_dim, frames, 4, 6)
+    y = torch.randn(2, c.in_dim - c.out_dim, frames, 4, 6) if kind == "wan2.1" else None
+    level = torch.randint(1000, (2, blocks))
+    t = torch.cat(
+        (torch.randint(1000, (2, 1)), level.repeat_interleave(c.num_frame_per_block, 1)), 1
+    )
+    t_action = level if shared else torch.randint(1000, (2, blocks * rows))
+    action = torch.randn(2, blocks * rows, c.action_dim)
+    state = torch.randn(2, blocks * c.num_state_per_block, c.max_state_dim)
+    context = dit.embed_context(
+        torch.randn(2, c.text_len, c.text_dim), torch.randn(2, c.image_tokens, c.image_dim)
+    )
+    every = t_action.repeat_interleave(rows, 1) if shared else t_action
+    with torch.no_grad():
+        video, velocity = dit(*latents, y, t, action, every, state, context)
+        lean = dit(*latents, y, t, action, t_action, state, context, lean=True)
+    torch.testing.assert_close(lean[0], video[:, :, 1:])
+    torch.testing.assert_close(lean[1], velocity)

@@ -69,9 +69,11 @@ class TeacherForcing(nn.Module):
         text: Tensor,
         image: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """See `CausalDiT.forward`; ``text`` and ``image`` are not projected yet."""
+        """See `CausalDiT.forward` with ``lean``; ``text`` and ``image`` are not projected yet."""
         context = self.dit.embed_context(text, image)
-        out: tuple[Tensor, Tensor] = self.dit(noisy, clean, y, t, action, t_action, state, context)
+        out: tuple[Tensor, Tensor] = self.dit(
+            noisy, clean, y, t, action, t_action, state, context, lean=True
+        )
         return out
 
 
@@ -138,7 +140,8 @@ class FlowLoss:
         noise_a = torch.randn(b.actions.shape, generator=generator)
         by_frame = b.latents.transpose(1, 2)
         noisy = add_noise(levels, by_frame, noise_v.transpose(1, 2), video_level).transpose(1, 2)
-        actions = add_noise(levels, b.actions, noise_a, action_level)
+        every_row = action_level.repeat_interleave(b.actions.shape[1] // action_level.shape[1], 1)
+        actions = add_noise(levels, b.actions, noise_a, every_row)
         y = None
         if self._condition is not None:
             y = self._condition(self._mine(b.opening), b.latents.shape[2])
@@ -156,7 +159,7 @@ class FlowLoss:
         wanted_v = self._mine(velocity_target(b.latents, noise_v))
         wanted_a = self._mine(velocity_target(b.actions, noise_a))
         loss_a = (action.float() - wanted_a.float()).square().mean()
-        loss_v = (video.float() - wanted_v.float())[:, :, 1:].square().mean()
+        loss_v = (video.float() - wanted_v[:, :, 1:].float()).square().mean()
         loss = loss_a + self._video_weight * loss_v
         return {"loss": loss, "action": loss_a.detach(), "video": loss_v.detach()}
 
@@ -175,13 +178,16 @@ class FlowLoss:
     def _draw_levels(
         self, size: int, blocks: int, rows: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Rows of the schedule for blocks [B, M] and actions [B, M rows]; 0 is pure noise."""
+        """Rows of the schedule for blocks [B, M] and actions; 0 is pure noise.
+
+        Actions [B, M] where they share their block's level, [B, M rows] where each has its own.
+        """
         if self._video_weight == 0.0:
             action = torch.randint(1000, (size, blocks), generator=generator)
-            return torch.zeros_like(action), action.repeat_interleave(rows, 1)
+            return torch.zeros_like(action), action
         if self._schedule == "shared":
             level = torch.randint(1000, (size, blocks), generator=generator)
-            return level, level.repeat_interleave(rows, 1)
+            return level, level
         # eta ~ Beta(alpha, 1) is u^(1/alpha); the level's row is eta 1000 before the end.
         eta = torch.rand(size, blocks, generator=generator) ** (1.0 / self._alpha)
         video = ((1.0 - eta) * 1000).long().clamp_max(999)

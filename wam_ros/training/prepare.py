@@ -44,6 +44,8 @@ def make_windows(
     tag: str,
     seed: int,
     cache: Path | None = None,
+    near_share: float = 0.0,
+    single_share: float | None = None,
 ) -> Windows:
     """Encode pictures and instructions of all episodes.
 
@@ -53,6 +55,8 @@ def make_windows(
         A prompt, template included, to ids and mask [1, L].
     cache
         Folder where latents are kept for another run.
+    near_share, single_share
+        See `Windows`.
     """
     c = config.dit
     latents = encode_all(networks.vae, episodes, seed, cache)
@@ -70,6 +74,8 @@ def make_windows(
         c.num_action_per_block,
         c.num_frame_per_block,
         c.max_chunk_size,
+        near_share,
+        single_share,
     )
 
 

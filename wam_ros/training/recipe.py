@@ -27,6 +27,7 @@ from wam_ros.training.gear import GearDataset
 from wam_ros.training.grounding import HindsightLoss, Readout
 from wam_ros.training.latents import encode_all
 from wam_ros.training.prepare import make_windows, split_off, with_held_out
+from wam_ros.training.start import pass_noise
 from wam_ros.training.trainer import Plan, Say, Trainer
 from wam_ros.training.vocabulary import write_tokenizer
 from wam_ros.wam import prompts
@@ -50,6 +51,8 @@ class Settings:
         Time of each stage; the learning rate has fallen by its end.
     schedule, video_weight
         See `flow.FlowLoss`; a ``video_weight`` of 0 trains the action-only baseline.
+    near_share, single_share
+        See `windows.Windows`.
     bf16
         Forwards in bfloat16: twice as fast for the encoders on processors that have it. On a CPU
         the transformer gains nothing and stays in float32.
@@ -71,6 +74,8 @@ class Settings:
     batch: int = 32
     schedule: str = "shared"
     video_weight: float = 0.3
+    near_share: float = 0.3
+    single_share: float = 0.65
     held_out: float = 0.03
     jobs: int = 1
     bf16: bool = False
@@ -170,6 +175,7 @@ class SmallRecipe:
         tokenizer = Tokenizer(self.out / "tokenizer", self.config.dit.text_len)
         torch.manual_seed(s.seed)
         networks = fresh(self.config)
+        pass_noise(networks.dit)
         for module in networks.by_component().values():
             module.to(s.place)
         return networks, tokenizer, train, held
@@ -270,6 +276,8 @@ class SmallRecipe:
                 self.dataset.tag,
                 seed,
                 self.stages,
+                s.near_share,
+                s.single_share,
             )
             spent = self.seconds.get("encode", 0.0) + time.monotonic() - started
             self.seconds["encode"] = round(spent, 1)

@@ -4,7 +4,9 @@ A block is ``horizon`` rows. A window is a run of blocks whose anchors carry one
 ``j`` anchored at row ``s`` uses the frames ``s, s + 3, .. s + 21`` and closes with ``s + 24``.
 
 `anchors` is the released sampler's rule. `Windows` draws the row it starts from among those where
-latents were encoded, every fourth frame, and how many blocks there shall be at most.
+latents were encoded, every fourth frame, and how many blocks there shall be at most. It can be told
+to come back more often to where an instruction is nearly carried out: that is a small part of a
+motion, and decides whether it succeeds.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wam_ros.training.episodes import Array, Episode, Numbers
 from wam_ros.training.latents import Latents
@@ -77,6 +80,11 @@ class Windows:
     image
         Per episode, tokens float32 [groups + 1, tokens, image_dim] of the opening frames, with the
         row's own instruction.
+    near_share
+        Of the windows drawn, how many are drawn from `near` alone; the others from all.
+    single_share
+        How often windows of one block are drawn; the longer ones share the rest evenly. None takes
+        all lengths alike.
     """
 
     def __init__(
@@ -89,16 +97,25 @@ class Windows:
         horizon: int,
         frames_per_block: int,
         most: int,
+        near_share: float = 0.0,
+        single_share: float | None = None,
     ) -> None:
+        self._near_share, self._single_share = near_share, single_share
         self._episodes, self._latents, self._numbers = episodes, latents, numbers
         self._text, self._image = text, image
         self._horizon, self._k = horizon, frames_per_block
         self._states = [numbers.state(e.state) for e in episodes]
         self.places: dict[int, list[Place]] = {}
+        self.near: dict[int, list[Place]] = {}
+        """Those of `places` whose last block opens close to where its instruction ends."""
         for i, e in enumerate(episodes):
+            close = _close_to_the_end(e, self._states[i])
             for g in range(len(latents[i].single)):
                 for blocks, place in self._around(e, i, g, most).items():
                     self.places.setdefault(blocks, []).append(place)
+                    last = self._row(e, latents[i], place.group) + horizon * (blocks - 1)
+                    if close[last]:
+                        self.near.setdefault(blocks, []).append(place)
         if not self.places:
             raise ValueError(f"no episode is as long as a block of {horizon} rows")
 
@@ -137,6 +154,27 @@ class Windows:
 
     def draw(self, rng: np.random.Generator, count: int) -> list[Window]:
         """``count`` random windows of one random length, which all of them have."""
+        blocks = self._length(rng)
+        places, near = self.places[blocks], self.near.get(blocks, [])
+        some = int(rng.binomial(count, self._near_share)) if near and self._near_share else 0
+        picked = [near[int(i)] for i in rng.integers(len(near), size=some)] if some else []
+        picked += [places[int(i)] for i in rng.integers(len(places), size=count - some)]
+        return [self.of(place) for place in picked]
+
+    def _length(self, rng: np.random.Generator) -> int:
         lengths = sorted(self.places)
-        places = self.places[lengths[int(rng.integers(len(lengths)))]]
-        return [self.of(places[int(i)]) for i in rng.integers(len(places), size=count)]
+        longer = [n for n in lengths if n > 1]
+        if self._single_share is not None and 1 in lengths and longer:
+            if rng.random() < self._single_share:
+                return 1
+            lengths = longer
+        return lengths[int(rng.integers(len(lengths)))]
+
+
+def _close_to_the_end(e: Episode, state: Array, tolerance: float = 0.3) -> NDArray[np.bool_]:
+    """Rows whose normalised state [T, width] is near that in which their instruction ended."""
+    found = np.zeros(len(state), bool)
+    for start, stop in e.segments():
+        away = np.abs(state[start:stop] - state[stop - 1]).max(axis=1)
+        found[start:stop] = away < tolerance
+    return found

@@ -292,6 +292,7 @@ class CausalDiT(nn.Module):
         t_action: torch.Tensor,
         state: torch.Tensor,
         context: Context,
+        lean: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Teacher-forcing forward over a whole window.
 
@@ -305,35 +306,78 @@ class CausalDiT(nn.Module):
             Timesteps [B, F] of the noisy frames; equal inside a block.
         action, t_action, state
             [B, blocks x actions, action_dim], [B, blocks x actions], [B, blocks x states, ...].
+            ``t_action`` may be [B, blocks] where a block's actions share theirs.
+        lean
+            Leave out what no later block sees: the clean copy of the last block and the noisy copy
+            of the first frame. Nothing else changes.
 
         Returns
         -------
-        Video velocity [B, z, F, H, W] and action velocity [B, blocks x actions, action_dim].
+        Video velocity [B, z, F, H, W], or [B, z, F - 1, H, W] of the frames after the first when
+        ``lean``, and action velocity [B, blocks x actions, action_dim].
         """
         c, grid = self.config, self._grid(noisy)
-        actions, states = action.shape[1], state.shape[1]
-        halves = (self._video_tokens(clean, y), self._video_tokens(noisy, y))
-        n = halves[0].shape[1]
-        h = torch.cat(
-            (*halves, self.action_encoder(action, t_action), self.state_encoder(state)), dim=1
+        k, rows, actions, states = (
+            c.num_frame_per_block,
+            c.num_action_per_block,
+            action.shape[1],
+            state.shape[1],
         )
-        t_video = t.repeat_interleave(n // grid[0], dim=1)
-        t_state = t_action[:, :: c.num_action_per_block // c.num_state_per_block]
-        every = torch.cat((torch.zeros_like(t_video), t_video, t_action, t_state), dim=1)
-        e, e0 = self._times(every)
-        one = self.rotations.video(grid, 0, h.device)
-        block = self.rotations.block(grid, 0, (0, actions), (0, states), h.device)
+        blocks, first = actions // rows, int(lean)
+        past = slice(0, grid[0] - k) if lean else slice(None)
+        halves = (
+            self._video_tokens(clean[:, :, past], None if y is None else y[:, :, past]),
+            self._video_tokens(noisy[:, :, first:], None if y is None else y[:, :, first:]),
+        )
+        before, n = halves[0].shape[1], halves[1].shape[1]
+        each = n // (grid[0] - first)  # tokens of a frame
+        shared = t_action.shape[1] == blocks
+        t_rows = t_action.repeat_interleave(rows, dim=1) if shared else t_action
+        h = torch.cat(
+            (*halves, self.action_encoder(action, t_rows), self.state_encoder(state)), dim=1
+        )
+        opening, t_blocks = t[:, : 1 - first], t[:, 1::k]
+        if shared:
+            every = (torch.zeros_like(t[:, :1]), opening, t_blocks, t_action, t_action)
+            noisy_lengths = (each,) * (1 - first) + (k * each,) * blocks
+            lengths = (before, *noisy_lengths)
+            lengths += (rows,) * blocks + (states // blocks,) * blocks
+            e, e0 = self._times(torch.cat(every, dim=1))
+            time = TimeRows(e0, lengths)
+            e_video = TimeRows(e[:, 1 : 1 + len(noisy_lengths)], noisy_lengths)
+        else:
+            t_video = t[:, first:].repeat_interleave(each, dim=1)
+            t_state = t_action[:, :: rows // c.num_state_per_block]
+            zeros = t_video.new_zeros(1, 1).expand(len(t_video), before)
+            e, e0 = self._times(torch.cat((zeros, t_video, t_action, t_state), dim=1))
+            time, e_video = TimeRows(e0), TimeRows(e[:, before : before + n])
+        shape = (grid[1], grid[2])
+        one = self.rotations.video((before // each, *shape), 0, h.device)
+        block = self.rotations.block(
+            (n // each, *shape), first, (0, actions), (0, states), h.device
+        )
         rotation = Rotation(torch.cat((one.cos, block.cos)), torch.cat((one.sin, block.sin)))
+        mask = self._training_mask(grid[0], each, lean).to(h.device)
+        for i, layer in enumerate(self.blocks):
+            kv = self._context_kv(context, i)
+            h, _ = layer(h, time, rotation, None, kv, self.attend, mask=mask)
+        end = before + n
+        video = self._video_out(h[:, before:end], e_video, (n // each, *shape))
+        return video, self.action_decoder(h[:, end : end + actions])
+
+    def _training_mask(self, frames: int, frame_tokens: int, lean: bool) -> torch.Tensor:
+        c = self.config
         mask = training_mask(
-            grid[0],
-            n // grid[0],
+            frames,
+            frame_tokens,
             frames_per_block=c.num_frame_per_block,
             actions_per_block=c.num_action_per_block,
             states_per_block=c.num_state_per_block,
             local_attn_size=c.local_attn_size,
-        ).to(h.device)
-        for i, layer in enumerate(self.blocks):
-            kv = self._context_kv(context, i)
-            h, _ = layer(h, TimeRows(e0), rotation, None, kv, self.attend, mask=mask)
-        video = self._video_out(h[:, n : 2 * n], TimeRows(e[:, n : 2 * n]), grid)
-        return video, self.action_decoder(h[:, 2 * n : 2 * n + actions])
+        )
+        if not lean:
+            return mask
+        whole = frames * frame_tokens
+        keep = torch.ones(len(mask), dtype=torch.bool)
+        keep[whole - c.num_frame_per_block * frame_tokens : whole + frame_tokens] = False
+        return mask[keep][:, keep]

@@ -49,7 +49,7 @@ def small(vocab: int = 256) -> WamConfig:
     Like the 5B it has the residual VAE and no conditioning latents; unlike it, keypoints instead of
     CLIP and patches of 4x4 latents, so that a latent frame has 15 tokens.
     """
-    z = 16
+    z = 8
     dit = DiTConfig(
         dim=128,
         num_heads=4,
