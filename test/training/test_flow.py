@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from wam_ros.training.flow import Batch, FlowLoss
+from wam_ros.training.flow import Batch, FlowLoss, sampler_levels
 from wam_ros.training.lora import add_lora, save_lora
 from wam_ros.training.shapes import check_shapes
 from wam_ros.wam.checkpoint.errors import CheckpointError
@@ -18,6 +18,7 @@ from wam_ros.wam.checkpoint.load import fresh, load
 from wam_ros.wam.checkpoint.save import save
 from wam_ros.wam.flow_match import velocity_target
 from wam_ros.wam.presets import preset, small, tiny
+from wam_ros.wam.unipc import make_schedule
 
 CONFIG = tiny(kind="wan2.2", dim=32, action_rows=24, max_chunk_size=2)
 
@@ -147,3 +148,21 @@ def test_large_models_train_in_shapes() -> None:
     assert report.parameters == pytest.approx(5.6e9, rel=0.02)
     assert report.tokens == 2 * 9 * 50 + 4 * 25
     assert check_shapes(small()).blocks == 2
+
+
+def test_levels_are_those_that_samplers_visit() -> None:
+    found = sampler_levels([1, 4])
+    visits = [int(t) for t in found.timesteps]
+    ours = [t for n in (1, 1, 1, 1, 4) for t in make_schedule(n).timesteps]
+    assert visits == ours
+    loss = FlowLoss(_Perfect(_batch(), 0), lambda _: _batch(), steps=(1, 4))  # type: ignore[arg-type]
+    video, _ = loss._draw_levels(400, 2, 4, torch.Generator().manual_seed(0))
+    drawn = loss._levels.timesteps[video]
+    assert set(drawn.unique().tolist()) == set(map(float, make_schedule(4).timesteps))
+    assert 0.5 < float((drawn == 999).float().mean()) < 0.7
+    assert loss(0)["action"] < 0.02
+
+
+def test_a_samplers_levels_are_shared_ones() -> None:
+    with pytest.raises(ValueError, match="'decoupled' draws from all levels"):
+        FlowLoss(_Perfect(_batch(), 0), lambda _: _batch(), "decoupled", steps=(4,))  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ predicted from the clean frames before it, all in one forward (`mask.training_ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -16,7 +17,13 @@ from torch import Tensor, nn
 from wam_ros.training.trainer import Losses
 from wam_ros.training.windows import Window
 from wam_ros.wam.dit import CausalDiT
-from wam_ros.wam.flow_match import add_noise, training_schedule, velocity_target
+from wam_ros.wam.flow_match import (
+    TrainingSchedule,
+    add_noise,
+    training_schedule,
+    velocity_target,
+)
+from wam_ros.wam.unipc import make_schedule
 
 Draw = Callable[[np.random.Generator], "Batch"]
 Condition = Callable[[Tensor, int], Tensor]
@@ -96,6 +103,10 @@ class FlowLoss:
     condition
         Conditioning [B, 4 + z, F, h, w] of windows with F latents from their opening frames
         [B, H, W, 3], for a transformer that takes it.
+    steps
+        Numbers of sampling steps to train for: levels are drawn from those that samplers with so
+        many steps visit, each sampler alike. None draws from all 1000 levels. A small network has
+        enough to do with a few. Only for the schedule ``shared``.
     part
         Rank and number of ranks: each is given its share of every batch, noise included, so that
         the mean over ranks is what one alone would compute.
@@ -111,6 +122,7 @@ class FlowLoss:
         seed: int = 0,
         condition: Condition | None = None,
         part: tuple[int, int] = (0, 1),
+        steps: Sequence[int] | None = None,
     ) -> None:
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule '{schedule}' is not one of {', '.join(SCHEDULES)}")
@@ -118,7 +130,9 @@ class FlowLoss:
         self._draw, self._schedule = draw, schedule
         self._video_weight, self._alpha, self._seed = video_weight, alpha, seed
         self._condition, self._part = condition, part
-        self._levels = training_schedule()
+        if steps is not None and schedule != "shared":
+            raise ValueError(f"schedule '{schedule}' draws from all levels, not from a sampler's")
+        self._levels = training_schedule() if steps is None else sampler_levels(steps)
 
     def __call__(self, step: int) -> Losses:
         """Losses of step ``step``."""
@@ -132,7 +146,7 @@ class FlowLoss:
         size, blocks, rows = len(b.latents), b.states.shape[1], c.num_action_per_block
         video_level, action_level = self._draw_levels(size, blocks, rows, generator)
         # The opening frame has a level of its own; it is never the context of anything.
-        first = torch.randint(1000, (size, 1), generator=generator)
+        first = self._any((size, 1), generator)
         video_level = torch.cat(
             (first, video_level.repeat_interleave(c.num_frame_per_block, 1)), dim=1
         )
@@ -178,17 +192,36 @@ class FlowLoss:
     def _draw_levels(
         self, size: int, blocks: int, rows: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Rows of the schedule for blocks [B, M] and actions; 0 is pure noise.
+        """Rows of the levels for blocks [B, M] and actions; 0 is pure noise.
 
         Actions [B, M] where they share their block's level, [B, M rows] where each has its own.
         """
         if self._video_weight == 0.0:
-            action = torch.randint(1000, (size, blocks), generator=generator)
+            action = self._any((size, blocks), generator)
             return torch.zeros_like(action), action
         if self._schedule == "shared":
-            level = torch.randint(1000, (size, blocks), generator=generator)
+            level = self._any((size, blocks), generator)
             return level, level
         # eta ~ Beta(alpha, 1) is u^(1/alpha); the level's row is eta 1000 before the end.
         eta = torch.rand(size, blocks, generator=generator) ** (1.0 / self._alpha)
         video = ((1.0 - eta) * 1000).long().clamp_max(999)
-        return video, torch.randint(1000, (size, blocks * rows), generator=generator)
+        return video, self._any((size, blocks * rows), generator)
+
+    def _any(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return torch.randint(len(self._levels.sigmas), shape, generator=generator)
+
+
+def sampler_levels(steps: Sequence[int], shift: float = 5.0) -> TrainingSchedule:
+    """Levels that samplers with ``steps`` steps visit, each sampler's equally often.
+
+    >>> sampler_levels([1, 2]).timesteps.tolist()
+    [999.0, 999.0, 999.0, 833.0]
+    """
+    often = math.lcm(*steps)
+    sigmas, times = [], []
+    for n in steps:
+        found = make_schedule(n, shift)
+        sigmas += [found.sigmas[:-1]] * (often // n)
+        times += list(found.timesteps) * (often // n)
+    every = torch.cat(sigmas)
+    return TrainingSchedule(every, torch.tensor(times, dtype=torch.float32), torch.ones_like(every))

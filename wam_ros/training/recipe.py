@@ -53,6 +53,8 @@ class Settings:
         See `flow.FlowLoss`; a ``video_weight`` of 0 trains the action-only baseline.
     near_share, single_share
         See `windows.Windows`.
+    sampling
+        Numbers of sampling steps the small transformer is trained for (`flow.FlowLoss`).
     bf16
         Forwards in bfloat16: twice as fast for the encoders on processors that have it. On a CPU
         the transformer gains nothing and stays in float32.
@@ -73,9 +75,10 @@ class Settings:
     dit_rate: float = 1.5e-3
     batch: int = 32
     schedule: str = "shared"
-    video_weight: float = 0.3
+    video_weight: float = 0.1
     near_share: float = 0.3
     single_share: float = 0.65
+    sampling: tuple[int, ...] = (1, 2, 4)
     held_out: float = 0.03
     jobs: int = 1
     bf16: bool = False
@@ -287,6 +290,7 @@ class SmallRecipe:
                 s.schedule,
                 s.video_weight,
                 seed=seed,
+                steps=s.sampling if s.schedule == "shared" else None,
             )
 
         trainer = Trainer(

@@ -21,9 +21,10 @@ def pass_noise(dit: CausalDiT) -> None:
     """Set weights so that the velocities are about the noisy input itself.
 
     Of an action token the first ``action_dim`` channels are the noisy action; a video token is its
-    patch, rotated where it has more channels than the patch has numbers. Blocks begin with their
-    cross-attention silent. Other weights are drawn anew, from torch's generator, at a scale that
-    fits their number of inputs.
+    patch, rotated where it has more channels than the patch has numbers. Blocks begin silent: their
+    gates are zero (Peebles and Xie 2023, "Scalable diffusion models with transformers", adaLN-Zero),
+    and so is what cross-attention, which has no gate, gives out. Other weights are drawn anew, from
+    torch's generator, at a scale that fits their number of inputs.
 
     Raises
     ------
@@ -51,7 +52,11 @@ def pass_noise(dit: CausalDiT) -> None:
     dit.head.head.weight.copy_(back * math.sqrt(patch / c.dim))
     dit.head.head.bias.zero_()
     dit.head.modulation.zero_()
+    gates = dit.time_projection[-1]
+    for part in (gates.weight, gates.bias):
+        part.view(6, c.dim, -1)[[2, 5]] = 0.0
     for block in dit.blocks:
+        block.modulation[:, [2, 5]] = 0.0
         block.cross_attn.o.weight.zero_()
         block.cross_attn.o.bias.zero_()
 
