@@ -20,9 +20,7 @@ def _velocities(dit: CausalDiT, seed: int = 0) -> tuple[torch.Tensor, ...]:
         return torch.randn(4, *shape, generator=g)
 
     video, action = draw(c.in_dim, 3, 12, 20), draw(c.num_action_per_block, c.action_dim)
-    context = dit.embed_context(
-        draw(c.text_len, c.text_dim), draw(c.image_tokens, c.image_dim)
-    )
+    context = dit.embed_context(draw(c.text_len, c.text_dim), draw(c.image_tokens, c.image_dim))
     most = torch.full((4, 3), 1000)
     with torch.no_grad():
         found_v, found_a = dit(

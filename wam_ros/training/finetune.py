@@ -27,6 +27,7 @@ from wam_ros.wam.checkpoint.load import Loaded
 from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, metadata_to_json
 from wam_ros.wam.checkpoint.save import save
 from wam_ros.wam.conditioning import WindowConditioning, to_video
+from wam_ros.wam.config import KeypointConfig
 from wam_ros.wam.rope import RotationTables
 from wam_ros.wam.text import Tokenizer
 
@@ -77,6 +78,8 @@ def finetune(
         ]
     dit = networks.dit
     dit.rotations = RotationTables(dit.config.head_dim, real=True)
+    # Each as it was trained: ours as it is run, the released ones with blind states.
+    dit.seeing_states = isinstance(config.clip, KeypointConfig)
     torch.manual_seed(settings.seed)
     if lora:
         adapters = add_lora(dit, config)

@@ -266,6 +266,7 @@ class SmallRecipe:
     ) -> None:
         s, dit = self.settings, networks.dit
         dit.rotations = RotationTables(dit.config.head_dim, real=True)
+        dit.seeing_states = True
         on_gpu = dit.patch_embedding.weight.is_cuda
 
         def make(episodes: Sequence[Episode], seed: int) -> FlowLoss:

@@ -68,6 +68,9 @@ class CausalDiT(nn.Module):
         The attention kernel (`attention.attention_backend`).
     rotations
         RoPE tables; replace by ``RotationTables(head_dim, real=True)`` for float32 ones.
+    seeing_states
+        Whether states see in training what they see at inference (`mask.training_mask`). The
+        released models were trained without.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -90,6 +93,7 @@ class CausalDiT(nn.Module):
         self.head = Head(c.dim, patch * c.out_dim, c.eps)
         self.rotations = RotationTables(c.head_dim)
         self.attend: AttentionFn = sdpa
+        self.seeing_states = False
 
     # ------------------------------------------------------------------ context and caches
 
@@ -374,6 +378,7 @@ class CausalDiT(nn.Module):
             actions_per_block=c.num_action_per_block,
             states_per_block=c.num_state_per_block,
             local_attn_size=c.local_attn_size,
+            seeing_states=self.seeing_states,
         )
         if not lean:
             return mask

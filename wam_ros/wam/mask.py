@@ -13,6 +13,7 @@ def training_mask(
     actions_per_block: int,
     states_per_block: int,
     local_attn_size: int,
+    seeing_states: bool = False,
 ) -> torch.Tensor:
     """Boolean mask [S, S], rows are queries: true where the query sees the key.
 
@@ -20,6 +21,9 @@ def training_mask(
     Frame 0 stands alone; block i covers the K frames after it. ``local_attn_size`` limits how many
     latent frames a clean block looks back, its own included; frame 0 and the block itself are seen
     in any case. With -1 the clean part is causal token by token.
+
+    In the released models' training a state sees itself only, though at inference it sees all that
+    its block's actions see. With ``seeing_states`` it does so here, too.
 
     Raises
     ------
@@ -62,4 +66,8 @@ def training_mask(
     mask[act, act] = actions[None] == actions[:, None]
     mask[act, sta] = states[None] == actions[:, None]
     mask[sta, sta] = states[None] == states[:, None]
+    if seeing_states:
+        mask[sta, clean] = video_block[None] < states[:, None]
+        mask[sta, noisy] = video_block[None] == states[:, None]
+        mask[sta, act] = actions[None] == states[:, None]
     return mask
