@@ -56,6 +56,7 @@ def test_command_line_of_a_node() -> None:
         ({"policy": "replay"}, "needs replay_file"),
         ({"sim": "false"}, "say what shall move the robot"),
         ({"sim": "false", "policy": "scripted"}, "true object poses"),
+        ({"sim": "false", "policy": "wam"}, "needs checkpoint:=FOLDER on hardware"),
         ({"latency": "soon"}, "not a number"),
     ],
 )

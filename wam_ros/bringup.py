@@ -231,9 +231,14 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
     v = resolve(given or {})
     if v["policy"] == "auto":
         v["policy"] = default_policy(contract.robot)
-    if v["policy"] == "wam" and not v["checkpoint"]:
-        v["checkpoint"] = str(_shipped(contract.robot))
     sim = v["sim"] == "true"
+    if v["policy"] == "wam" and not v["checkpoint"]:
+        if not sim:
+            raise BringupError(
+                "policy:=wam needs checkpoint:=FOLDER on hardware; the model that comes with the "
+                "package has seen nothing but the simulation"
+            )
+        v["checkpoint"] = str(_shipped(contract.robot))
     shared = {"robot": robot, "use_sim_time": v["use_sim_time"] == "true"}
     images = {dds.VARIABLE: dds.profile_path()}
     executor = {

@@ -22,7 +22,7 @@ def pass_noise(dit: CausalDiT) -> None:
 
     Of an action token the first ``action_dim`` channels are the noisy action; a video token is its
     patch, rotated where it has more channels than the patch has numbers. Blocks begin silent: their
-    gates are zero (Peebles and Xie 2023, "Scalable diffusion models with transformers", adaLN-Zero),
+    gates are zero (adaLN-Zero, Peebles and Xie 2023, "Scalable diffusion models ..."),
     and so is what cross-attention, which has no gate, gives out. Other weights are drawn anew, from
     torch's generator, at a scale that fits their number of inputs.
 
