@@ -86,6 +86,7 @@ def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, cap
     for wrong, named in [
         (["--policy", "magic"], "magic"),
         (["--policy", "wam,steps=2"], "NAME:=VALUE"),
+        (["--policy", "wam"], "no model for franka_droid comes with the package"),
         (["--cadence", "often"], "often"),
         (["--task", "juggle"], "juggle"),
         (["--split", "none"], "none"),

@@ -67,7 +67,9 @@ class _Numbers:
         return (raw - reference).astype(np.float32)
 
 
-def _windows(rows: int, phase: int, text: tuple[str, ...], *shares: float) -> Windows:
+def _windows(
+    rows: int, phase: int, text: tuple[str, ...], *shares: float, whole: bool = False
+) -> Windows:
     count = -(-rows // 3)
     frames = np.zeros((count, 2, 2, 3), np.uint8)
     clock = np.arange(rows, dtype=np.float64)[:, None]
@@ -79,7 +81,7 @@ def _windows(rows: int, phase: int, text: tuple[str, ...], *shares: float) -> Wi
     tokens = np.zeros((groups + 1, 1, 1), np.float32)
     known = {t: np.zeros((1, 1), np.float32) for t in set(text)}
     parts = ([episode], [z], _Numbers(), known, [tokens])
-    return Windows(*parts, HORIZON, 2, 4, *shares)  # type: ignore[arg-type]
+    return Windows(*parts, HORIZON, 2, 4, *shares, whole=whole)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("phase", range(4))
@@ -111,6 +113,17 @@ def test_no_window_crosses_into_another_instruction() -> None:
         row = 12 * place.group
         said = {text[row + HORIZON * j] for j in range(place.blocks)}
         assert len(said) == 1
+
+
+def test_whole_blocks_say_one_thing_to_their_last_row() -> None:
+    text = ("a",) * 66 + ("b",) * 66
+    windows = _windows(132, 0, text, whole=True)
+    rows = {12 * p.group for p in windows.places[1]}
+    assert {48, 60} & {12 * p.group for p in _windows(132, 0, text).places[1]} == {48, 60}
+    assert rows == {0, 12, 24, 36, 72, 84, 96}
+    for p in (p for places in windows.places.values() for p in places):
+        row = 12 * p.group
+        assert len(set(text[row : row + HORIZON * p.blocks])) == 1
 
 
 def test_drawn_windows_have_one_length() -> None:

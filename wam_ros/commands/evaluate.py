@@ -13,6 +13,7 @@ from typing import Any
 EPILOG = """\
 a policy is [LABEL=]BACKEND[,NAME:=VALUE...], for example
   scripted   hold   wam,checkpoint:=weights/small   fast=wam,checkpoint:=weights/small,steps:=1
+without a checkpoint, wam is the model that comes with the package
 splits: placements (new scenes), paraphrases (new scenes and sentences), train (neither is new)
 """
 
@@ -79,7 +80,8 @@ def conditions(args: argparse.Namespace) -> list[Any]:
         raise ValueError("--episodes and --jobs must be at least 1")
     return [
         Condition(
-            label, backend, cadence, task, split, args.robot, args.seed, options, args.latency,
+            label, backend, cadence, task, split, args.robot, args.seed,
+            _with_model(backend, options, args.robot), args.latency,
             args.period, args.deadline, args.width, args.camera_delay, args.mishaps,
             not args.nominal,
         )
@@ -88,6 +90,20 @@ def conditions(args: argparse.Namespace) -> list[Any]:
         for label, backend, options in map(policy_of, args.policy)
         for cadence in args.cadence
     ]  # fmt: skip
+
+
+def _with_model(backend: str, options: dict[str, Any], robot: str) -> dict[str, Any]:
+    """Options in which ``wam`` without a checkpoint means the model that comes with the package."""
+    if backend != "wam" or options.get("checkpoint"):
+        return options
+    from wam_ros.resources import shipped_model
+
+    folder = shipped_model(robot)
+    if folder is None:
+        raise ValueError(
+            f"no model for {robot} comes with the package: --policy wam,checkpoint:=FOLDER"
+        )
+    return {**options, "checkpoint": str(folder)}
 
 
 def run(args: argparse.Namespace) -> int:

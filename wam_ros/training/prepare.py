@@ -46,6 +46,7 @@ def make_windows(
     cache: Path | None = None,
     near_share: float = 0.0,
     single_share: float | None = None,
+    whole: bool = False,
 ) -> Windows:
     """Encode pictures and instructions of all episodes.
 
@@ -55,7 +56,7 @@ def make_windows(
         A prompt, template included, to ids and mask [1, L].
     cache
         Folder where latents are kept for another run.
-    near_share, single_share
+    near_share, single_share, whole
         See `Windows`.
     """
     c = config.dit
@@ -76,6 +77,7 @@ def make_windows(
         c.max_chunk_size,
         near_share,
         single_share,
+        whole,
     )
 
 

@@ -282,6 +282,7 @@ class SmallRecipe:
                 self.stages,
                 s.near_share,
                 s.single_share,
+                whole=True,
             )
             spent = self.seconds.get("encode", 0.0) + time.monotonic() - started
             self.seconds["encode"] = round(spent, 1)

@@ -82,6 +82,10 @@ class Windows:
         row's own instruction.
     near_share
         Of the windows drawn, how many are drawn from `near` alone; the others from all.
+    whole
+        Leave out blocks in which another instruction begins. The released rule only looks at
+        anchors; where a hand rests for less than a block between two instructions, it teaches to
+        leave what was just reached.
     single_share
         How often windows of one block are drawn; the longer ones share the rest evenly. None takes
         all lengths alike.
@@ -99,7 +103,9 @@ class Windows:
         most: int,
         near_share: float = 0.0,
         single_share: float | None = None,
+        whole: bool = False,
     ) -> None:
+        self._whole = whole
         self._near_share, self._single_share = near_share, single_share
         self._episodes, self._latents, self._numbers = episodes, latents, numbers
         self._text, self._image = text, image
@@ -125,10 +131,13 @@ class Windows:
         out = {}
         for blocks in range(1, most + 1):
             found = anchors(e.text, row, self._horizon, blocks)
-            if len(found) == blocks:
+            if len(found) == blocks and (not self._whole or self._one_text(e, found)):
                 before = (row - found[0]) // self._horizon
                 out[blocks] = Place(episode, group - self._k * before, blocks)
         return out
+
+    def _one_text(self, e: Episode, found: Sequence[int]) -> bool:
+        return all(e.text[s + self._horizon - 1] == e.text[s] for s in found)
 
     @staticmethod
     def _row(e: Episode, z: Latents, g: int) -> int:
