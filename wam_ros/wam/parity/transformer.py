@@ -22,6 +22,9 @@ from wam_ros.wam.patches import time_sinusoid
 from wam_ros.wam.rope import Rotation, video_angles
 
 _FORWARD = 1e-5
+# float32 exponentials differ in their last bit between processors, and a timestep near 1000 makes
+# that 1e-4 of an angle at most; on an Intel Xeon it came to 4e-6 of the encoding.
+_TIMES = {"timestep_sincos": 1e-5, "action_tokens": 1e-5}
 Tensors = dict[str, torch.Tensor]
 
 
@@ -68,7 +71,8 @@ def case_embodiment_mlp(golden: Path) -> Iterator[Result]:
             if categories == 1:
                 pairs["action_tokens"] = encoder(part["in.action"], t)
         for name, ours in pairs.items():
-            yield close(f"embodiment/{prefix}.{name}", ours, part[f"out.{name}"], 1e-6)
+            limit = _TIMES.get(name, 1e-6)
+            yield close(f"embodiment/{prefix}.{name}", ours, part[f"out.{name}"], limit)
 
 
 def _block_outputs(model: CausalDiT) -> Tensors:
