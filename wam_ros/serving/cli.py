@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 DIALECTS = ("native", "roboarena")
-_NEEDS = {"websockets": "websockets>=15", "msgpack": "msgpack", "yaml": "pyyaml"}
+_NEEDS = {
+    "websockets": "websockets>=15",
+    "msgpack": "msgpack",
+    "yaml": "pyyaml",
+    "numpy": "numpy",
+    "jsonschema": "jsonschema",
+    "cv2": "opencv-python-headless",
+}
 
 
 def add_parser(sub: Any) -> None:
