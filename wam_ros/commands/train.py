@@ -112,7 +112,10 @@ def _settings(args: argparse.Namespace) -> Any:
         device=args.device,
         **{k: v for k, v in given.items() if v is not None},
     )
-    return dataclasses.replace(settings, video_weight=0.0) if args.action_only else settings
+    if args.action_only:
+        return dataclasses.replace(settings, video_weight=0.0)
+    # The small recipe's weight suits a network with little room; others keep the usual one.
+    return dataclasses.replace(settings, video_weight=0.3) if args.base else settings
 
 
 def _small(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
