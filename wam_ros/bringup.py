@@ -176,6 +176,11 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
             "policy:=auto is for the simulation; on hardware say what shall move the robot, for "
             "example policy:=wam checkpoint:=FOLDER"
         )
+    if values["policy"] == "wam" and values["sim"] == "false" and not values["checkpoint"]:
+        raise BringupError(
+            "policy:=wam needs checkpoint:=FOLDER on hardware; a model that comes with the package "
+            "has seen nothing but the simulation"
+        )
     for name, kind in _NUMBERS.items():
         if name == "rt_priority" and values[name] == "auto":
             continue
@@ -231,14 +236,9 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
     v = resolve(given or {})
     if v["policy"] == "auto":
         v["policy"] = default_policy(contract.robot)
-    sim = v["sim"] == "true"
     if v["policy"] == "wam" and not v["checkpoint"]:
-        if not sim:
-            raise BringupError(
-                "policy:=wam needs checkpoint:=FOLDER on hardware; the model that comes with the "
-                "package has seen nothing but the simulation"
-            )
         v["checkpoint"] = str(_shipped(contract.robot))
+    sim = v["sim"] == "true"
     shared = {"robot": robot, "use_sim_time": v["use_sim_time"] == "true"}
     images = {dds.VARIABLE: dds.profile_path()}
     executor = {

@@ -321,12 +321,8 @@ class CausalDiT(nn.Module):
         ``lean``, and action velocity [B, blocks x actions, action_dim].
         """
         c, grid = self.config, self._grid(noisy)
-        k, rows, actions, states = (
-            c.num_frame_per_block,
-            c.num_action_per_block,
-            action.shape[1],
-            state.shape[1],
-        )
+        k, rows = c.num_frame_per_block, c.num_action_per_block
+        actions, states = action.shape[1], state.shape[1]
         blocks, first = actions // rows, int(lean)
         past = slice(0, grid[0] - k) if lean else slice(None)
         halves = (
