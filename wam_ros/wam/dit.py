@@ -321,36 +321,20 @@ class CausalDiT(nn.Module):
         ``lean``, and action velocity [B, blocks x actions, action_dim].
         """
         c, grid = self.config, self._grid(noisy)
-        k, rows = c.num_frame_per_block, c.num_action_per_block
         actions, states = action.shape[1], state.shape[1]
-        blocks, first = actions // rows, int(lean)
-        past = slice(0, grid[0] - k) if lean else slice(None)
+        blocks, first = actions // c.num_action_per_block, int(lean)
+        past = slice(0, grid[0] - c.num_frame_per_block) if lean else slice(None)
         halves = (
             self._video_tokens(clean[:, :, past], None if y is None else y[:, :, past]),
             self._video_tokens(noisy[:, :, first:], None if y is None else y[:, :, first:]),
         )
         before, n = halves[0].shape[1], halves[1].shape[1]
         each = n // (grid[0] - first)  # tokens of a frame
-        shared = t_action.shape[1] == blocks
-        t_rows = t_action.repeat_interleave(rows, dim=1) if shared else t_action
+        t_rows = t_action.repeat_interleave(actions // t_action.shape[1], dim=1)
         h = torch.cat(
             (*halves, self.action_encoder(action, t_rows), self.state_encoder(state)), dim=1
         )
-        opening, t_blocks = t[:, : 1 - first], t[:, 1::k]
-        if shared:
-            every = (torch.zeros_like(t[:, :1]), opening, t_blocks, t_action, t_action)
-            noisy_lengths = (each,) * (1 - first) + (k * each,) * blocks
-            lengths = (before, *noisy_lengths)
-            lengths += (rows,) * blocks + (states // blocks,) * blocks
-            e, e0 = self._times(torch.cat(every, dim=1))
-            time = TimeRows(e0, lengths)
-            e_video = TimeRows(e[:, 1 : 1 + len(noisy_lengths)], noisy_lengths)
-        else:
-            t_video = t[:, first:].repeat_interleave(each, dim=1)
-            t_state = t_action[:, :: rows // c.num_state_per_block]
-            zeros = t_video.new_zeros(1, 1).expand(len(t_video), before)
-            e, e0 = self._times(torch.cat((zeros, t_video, t_action, t_state), dim=1))
-            time, e_video = TimeRows(e0), TimeRows(e[:, before : before + n])
+        time, e_video = self._training_times(t[:, first:], t_action, before, each, blocks)
         shape = (grid[1], grid[2])
         one = self.rotations.video((before // each, *shape), 0, h.device)
         block = self.rotations.block(
@@ -364,6 +348,28 @@ class CausalDiT(nn.Module):
         end = before + n
         video = self._video_out(h[:, before:end], e_video, (n // each, *shape))
         return video, self.action_decoder(h[:, end : end + actions])
+
+    def _training_times(
+        self, t: torch.Tensor, t_action: torch.Tensor, before: int, each: int, blocks: int
+    ) -> tuple[TimeRows, TimeRows]:
+        """Modulation of all tokens of a training forward, and embedding of the noisy video's.
+
+        ``before`` clean tokens lead; a noisy frame has ``each`` tokens.
+        """
+        c = self.config
+        k, rows, states = c.num_frame_per_block, c.num_action_per_block, c.num_state_per_block
+        zero, n = torch.zeros_like(t[:, :1]), t.shape[1] * each
+        opening = t.shape[1] - k * blocks  # the first frame, where its noisy copy is there
+        if t_action.shape[1] == blocks:
+            video = (each,) * opening + (k * each,) * blocks
+            levels = torch.cat((t[:, :opening], t[:, opening::k]), dim=1)
+            e, e0 = self._times(torch.cat((zero, levels, t_action, t_action), dim=1))
+            lengths = (before, *video, *(rows,) * blocks, *(states,) * blocks)
+            return TimeRows(e0, lengths), TimeRows(e[:, 1 : 1 + len(video)], video)
+        t_state = t_action[:, :: rows // states]
+        every = (zero.expand(-1, before), t.repeat_interleave(each, dim=1), t_action, t_state)
+        e, e0 = self._times(torch.cat(every, dim=1))
+        return TimeRows(e0), TimeRows(e[:, before : before + n])
 
     def _training_mask(self, frames: int, frame_tokens: int, lean: bool) -> torch.Tensor:
         c = self.config
