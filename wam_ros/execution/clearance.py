@@ -158,13 +158,14 @@ class Space:
         self._radii = np.array([shapes[i].radius + shapes[j].radius for i, j in pairs])
         half = np.linalg.norm(self._ends[:, 1] - self._ends[:, 0], axis=1) / 2.0
         self._spread = self._radii + half[self._set].sum(axis=1)
+        self._flat = self._set @ [len(shapes), 1]
         home = np.array([contract.joints[n].home for n in self._names])
         close = self.distances(home[None])[0] < self._safety.clearance
         self.ignored = sorted({self._label(k) for k in np.flatnonzero(close)})
         # Whole pairs of links go, not single shapes: a link is watched or it is not.
         keep = np.array([self._label(k) not in self.ignored for k in range(len(pairs))], dtype=bool)
         self._set, self._radii = self._set[keep], self._radii[keep]
-        self._spread = self._spread[keep]
+        self._spread, self._flat = self._spread[keep], self._flat[keep]
         self.pairs = sorted({self._label(k) for k in range(len(self._set))})
         self._last = np.full(len(self._set), np.inf)
 
@@ -200,11 +201,13 @@ class Space:
 
     def _gaps(self, frames: FloatArray) -> FloatArray:
         pose = frames[:, self._node]
-        ends = np.einsum("bcij,ckj->bcki", pose[..., :3, :3], self._ends) + pose[..., None, :3, 3]
+        ends = self._ends @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3]
         # Most pairs are far apart: the distance of their enclosing spheres, a lower bound, will do.
-        middle = ends.mean(axis=2)
-        between = middle[:, self._set[:, 0]] - middle[:, self._set[:, 1]]
-        gaps = np.sqrt(np.einsum("bpi,bpi->bp", between, between)) - self._spread
+        middle = 0.5 * (ends[:, :, 0] + ends[:, :, 1])
+        square = (middle * middle).sum(axis=2)
+        between = square[:, :, None] + square[:, None] - 2.0 * middle @ middle.swapaxes(1, 2)
+        between = between.reshape(len(frames), -1)[:, self._flat]
+        gaps = np.sqrt(np.maximum(between, 0.0)) - self._spread
         near = np.flatnonzero(gaps.min(axis=0) < self._safety.clearance + _NEAR)
         if len(near):
             a, b = ends[:, self._set[near, 0]], ends[:, self._set[near, 1]]
