@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wam_ros.children import end_with_parent
 from wam_ros.contract import load_contract
 from wam_ros.nodes.bag_observer import BagObserver, Options, verdict_of
 from wam_ros.recording import metadata
@@ -138,6 +139,7 @@ _worker: Collector | None = None
 
 def _begin(collection: Collection, out: Path) -> None:
     global _worker
+    end_with_parent()
     _worker = Collector(collection, out)
 
 

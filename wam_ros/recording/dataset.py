@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wam_ros.children import end_with_parent
 from wam_ros.contract import Contract
 from wam_ros.recording import layout as names
 from wam_ros.recording.convert import Options, convert_bag, key_of
@@ -50,7 +51,7 @@ def convert_all(
             results[i] = {**convert_bag(bag, target, options), "folder": str(targets[i])}
             progress(i + 1, len(bags), results[i])
     else:
-        with ProcessPoolExecutor(jobs, mp.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, mp.get_context("spawn"), end_with_parent) as pool:
             waiting = {
                 pool.submit(convert_bag, bag, target, options): i
                 for i, (bag, target) in enumerate(zip(bags, targets, strict=True))

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
+from wam_ros.children import end_with_parent
 from wam_ros.contract import load_contract
 from wam_ros.evaluation import EpisodeRecord
 from wam_ros.rollout.episode import Episode
@@ -151,6 +152,7 @@ _worker: Evaluator | None = None
 
 def _begin(condition: Condition) -> None:
     global _worker
+    end_with_parent()
     _worker = Evaluator(condition)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from wam_ros.children import end_with_parent
 from wam_ros.training.episodes import Array, Episode, Numbers
 from wam_ros.wam.checkpoint.experiment import EmbodimentSetup, Experiment
 from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, VectorInfo, VideoInfo
@@ -129,7 +130,7 @@ class GearDataset:
         todo = [n for n, f in files.items() if not f.is_file()]
         work = [(self, n, size, stride, files[n]) for n in todo]
         if jobs > 1 and len(work) > 1:
-            with ProcessPoolExecutor(jobs) as pool:
+            with ProcessPoolExecutor(jobs, initializer=end_with_parent) as pool:
                 for i, _ in enumerate(pool.map(_compose, work, chunksize=4), start=1):
                     if progress:
                         progress(i, len(work))
