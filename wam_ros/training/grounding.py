@@ -125,7 +125,6 @@ class HindsightLoss:
     ) -> Tensor:
         """Normalised state at the end, [B, width]; words are dropped where ``rng`` is given."""
         tokens = [self._tokens(t, rng) for t in texts]
-        # One row per different prompt: a batch holds few.
         ids = torch.cat([t[0] for t in tokens])
         mask = torch.cat([t[1] for t in tokens])
         embedded = embed(self._text, ids, mask)

@@ -47,6 +47,7 @@ def make_windows(
     near_share: float = 0.0,
     single_share: float | None = None,
     whole: bool = False,
+    bf16: bool = False,
 ) -> Windows:
     """Encode pictures and instructions of all episodes.
 
@@ -58,9 +59,11 @@ def make_windows(
         Folder where latents are kept for another run.
     near_share, single_share, whole
         See `Windows`.
+    bf16
+        See `latents.encode`.
     """
     c = config.dit
-    latents = encode_all(networks.vae, episodes, seed, cache)
+    latents = encode_all(networks.vae, episodes, seed, cache, bf16=bf16)
     text = {
         said: embed(networks.text, *tokenize(prompts.prompt(said, tag)))[0].float().cpu().numpy()
         for said in sorted({t for e in episodes for t in e.text})
