@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 PARENT = """
-import multiprocessing as mp, os, sys, time
+import multiprocessing as mp, time
 from concurrent.futures import ProcessPoolExecutor
 from wam_ros.children import end_with_parent
 if __name__ == "__main__":
     with ProcessPoolExecutor(2, mp.get_context("spawn"), end_with_parent) as pool:
-        pool.submit(os.getpid).result()
+        for busy in [pool.submit(time.sleep, 0.5) for _ in range(2)]:
+            busy.result()
         print(*(p.pid for p in mp.active_children()), flush=True)
         time.sleep(600)
 """
