@@ -233,5 +233,6 @@ def test_a_rollout_s_bag_equals_one_recorded_over_dds(bags, tmp_path: Path) -> N
     assert max(found) < path
     assert np.abs(real.state[-1, state] - ours.state[-1, state]).max() < 0.02
     # Up to where the arm stands: the live one goes on until it is told to stop.
-    assert abs(there[0] - there[1]) < 45
+    # Each of its chunks may come late, so that the way as a whole takes as many times longer.
+    assert abs(there[0] - there[1]) < 45 * late / JITTER
     assert not ours.problems and not ours.human.any()

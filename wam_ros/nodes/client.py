@@ -72,7 +72,7 @@ class GraphClient:
         while time.monotonic() < end:
             self._spin.spin_once(timeout_sec=max(0.0, end - time.monotonic()))
 
-    def wait_for_graph(self, seconds: float = 5.0) -> bool:
+    def wait_for_graph(self, seconds: float = 15.0) -> bool:
         """Whether policy and executor were heard within ``seconds``."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and (self.policy is None or self.executor is None):
