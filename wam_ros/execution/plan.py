@@ -168,7 +168,8 @@ def fit(
         _pin(band, right, 3 * n - 2)
     # LAPACK itself: SciPy's solveh_banded takes as long again for checks not needed here.
     _, found, failed = dpbsv(band, right, lower=1, overwrite_ab=1, overwrite_b=1)
-    assert not failed, "the smoothing spline's system is positive definite"
+    if failed:  # a ValueError, as solveh_banded raises: the chunk is refused, the motion goes on
+        raise np.linalg.LinAlgError("the rows cannot be fitted by a path")
     ends = np.concatenate([first[None], found.reshape(n, 3, -1)])
     return Path(knots, _HERMITE @ _pairs(ends, h / unit))
 
