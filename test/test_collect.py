@@ -19,7 +19,9 @@ from wam_ros.recording.bags import find_bags
 from wam_ros.recording.reader import BagReader
 from wam_ros.rollout.episode import Episode, Segment
 from wam_ros.rollout.plan import BLOCK, plan_episode
+from wam_ros.sim.disturbance import NUDGE_WINDOW
 from wam_ros.sim.seeds import split_of
+from wam_ros.sim.variation import Scenes
 
 SMALL = Collection(robot="franka_droid", width=48, deadline=1.0, latency=0.05)
 
@@ -127,6 +129,23 @@ def test_plans_keep_training_and_held_out_scenes_apart() -> None:
     assert not seen["train"] & seen["held_out"]
     with pytest.raises(ValueError, match="juggle"):
         plan_episode(contract, "train", 0, 0, ("juggle",))
+
+
+def test_nudges_are_drawn_by_their_share_and_change_nothing_else() -> None:
+    contract = load_contract("agibot_g1")
+    scenes = Scenes(contract)
+    plain = [plan_episode(contract, "train", 0, i, mishaps=0.2) for i in range(100)]
+    nudged = [plan_episode(contract, "train", 0, i, mishaps=0.2, nudges=0.5) for i in range(100)]
+    assert 30 < sum(p.nudge for p in nudged) < 70
+    for a, b in zip(plain, nudged):
+        assert dataclasses.replace(b, nudge=False) == a
+        before, after = a.disturbances(contract, scenes), b.disturbances(contract, scenes)
+        assert len(after) - len(before) == b.nudge
+        if b.nudge:
+            push = after[-1]
+            low, high = NUDGE_WINDOW
+            assert push.kind == "push" and push.target == b.task.group  # type: ignore[union-attr]
+            assert low <= push.time <= high
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--task", default="touch", help="kinds to draw from: touch,bowl,play")
     p.add_argument("--split", default="train", choices=("train", "held_out"))
     p.add_argument("--mishaps", type=float, default=0.0, help="share of disturbed episodes, 0..1")
+    p.add_argument(
+        "--nudges", type=float, default=0.0, help="share with a push of the hand at its block, 0..1"
+    )
     p.add_argument("--chain", type=float, default=0.0, help="share with several sentences, 0..1")
     p.add_argument("--cadence", default="async", choices=("async", "sync", "sliding"))
     p.add_argument("--latency", type=float, default=0.1, help="seconds a call costs, default 0.1")
@@ -50,8 +53,7 @@ def run(args: argparse.Namespace) -> int:
         print("wam collect: --episodes and --jobs must be at least 1", file=sys.stderr)
         return 2
     os.environ.setdefault("MUJOCO_GL", "osmesa")
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
+    from wam_ros.commands.progress import Counter
     from wam_ros.jsonfile import write_json
     from wam_ros.nodes.collector import CollectError, Collection, collect
 
@@ -61,18 +63,16 @@ def run(args: argparse.Namespace) -> int:
         cadence=args.cadence, latency=args.latency, width=args.width, pictures=args.pictures,
         compression=args.compression, camera_rate=args.camera_rate, state_rate=args.state_rate,
         control_rate=args.control_rate, deadline=args.deadline, randomise=not args.nominal,
-        chain=args.chain, linger=args.linger,
+        nudges=args.nudges, chain=args.chain, linger=args.linger,
     )  # fmt: skip
     started = time.monotonic()
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns) as bar:
-            task = bar.add_task("collecting", total=args.episodes)
+        with Counter("collecting", args.episodes) as counter:
 
             def progress(summary: dict[str, Any]) -> None:
-                bar.advance(task)
+                counter.advance()
                 if summary.get("error"):
-                    bar.console.print(f"episode {summary['index']}: {summary['error']}")
+                    counter.say(f"episode {summary['index']}: {summary['error']}")
 
             summaries = collect(collection, args.episodes, args.out, args.jobs, progress)
     except CollectError as err:

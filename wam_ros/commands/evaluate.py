@@ -112,8 +112,7 @@ def run(args: argparse.Namespace) -> int:
         print("wam evaluate needs mujoco: pip install 'wam_ros[sim]'", file=sys.stderr)
         return 2
     os.environ.setdefault("MUJOCO_GL", "osmesa")
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
+    from wam_ros.commands.progress import Counter
     from wam_ros.rollout.evaluate import evaluate
 
     try:
@@ -122,18 +121,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"wam evaluate: {err}", file=sys.stderr)
         return 2
     started = time.monotonic()
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task("evaluating", total=args.episodes * len(wanted))
+    with Counter("evaluating", args.episodes * len(wanted)) as counter:
         won: dict[str, list[bool]] = {}
 
         def progress(condition: Any, record: Any, error: str) -> None:
             name = f"{condition.label} {condition.cadence} {condition.task} {condition.split}"
             won.setdefault(name, []).append(record.success)
             rate = f"{sum(won[name])}/{len(won[name])}"
-            bar.update(task, advance=1, description=f"{name}: {rate}")
+            counter.advance(f"{name}: {rate}")
             if error:
-                bar.console.print(f"{name}, seed {record.seed}: {error}", markup=False)
+                counter.say(f"{name}, seed {record.seed}: {error}")
 
         records = evaluate(wanted, args.episodes, args.jobs, progress)
     return _report(args, records, time.monotonic() - started)

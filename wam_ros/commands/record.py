@@ -194,8 +194,8 @@ def _dataset(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace, options: Any) -> int:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from wam_ros.commands.progress import Counter
     from wam_ros.jsonfile import write_json
     from wam_ros.recording.bags import find_bags
     from wam_ros.recording.dataset import assemble, check_target, convert_all
@@ -208,18 +208,14 @@ def _convert(args: argparse.Namespace, options: Any) -> int:
     try:
         check_target(args.out)
         bags = find_bags(args.bags)
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("converting", total=len(bags))
-
-            plain: dict[str, Any] = {"markup": False, "soft_wrap": True}
+        with Counter("converting", len(bags), console) as counter:
 
             def progress(done: int, _: int, summary: dict[str, Any]) -> None:
-                bar.update(task, completed=done)
+                counter.advance()
                 for reason in summary["refused"]:
-                    bar.console.print(f"refused {summary['bag']}: {reason}", **plain)
+                    counter.say(f"refused {summary['bag']}: {reason}")
                 for remark in summary["remarks"]:
-                    bar.console.print(f"note    {summary['bag']}: {remark}", **plain)
+                    counter.say(f"note    {summary['bag']}: {remark}")
 
             summaries = convert_all(bags, args.out, options, args.jobs, progress)
         try:

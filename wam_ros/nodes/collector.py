@@ -44,6 +44,7 @@ class Collection:
     split: Split = "train"
     tasks: tuple[str, ...] = ("touch",)
     mishaps: float = 0.0
+    nudges: float = 0.0
     chain: float = 0.0
     cadence: str = "async"
     latency: float = 0.1
@@ -88,7 +89,14 @@ class Collector:
         """What episode ``index`` is about."""
         c = self._c
         return plan_episode(
-            self.contract, c.split, c.seed, index, c.tasks, c.mishaps, chain=c.chain
+            self.contract,
+            c.split,
+            c.seed,
+            index,
+            c.tasks,
+            c.mishaps,
+            chain=c.chain,
+            nudges=c.nudges,
         )
 
     def episode(self, index: int) -> dict[str, Any]:
@@ -100,7 +108,7 @@ class Collector:
             return {"index": index, "verdict": there, "skipped": True, "seconds": 0.0, "wall": 0.0}
         shutil.rmtree(folder, ignore_errors=True)  # what an interruption left
         options = Options(self._c.pictures, self._c.compression)
-        mishap = "disturbed" if plan.mishap else ""
+        mishap = "disturbed" if plan.mishap or plan.nudge else ""
         self._teacher.play_seed = plan.seed
         found = self.rollout.run(
             plan.instruction,
@@ -186,7 +194,8 @@ def _agree(collection: Collection, out: Path) -> None:
     file = out / ARGUMENTS
     mine = json.loads(json.dumps(asdict(collection)))
     if file.is_file():
-        theirs = json.loads(file.read_text(encoding="utf-8"))
+        # What an older version did not know yet it did as the defaults say.
+        theirs = {**asdict(Collection()), **json.loads(file.read_text(encoding="utf-8"))}
         differ = [k for k in mine if theirs.get(k) != mine[k]]
         if differ:
             said = ", ".join(f"{k} {theirs.get(k)} there, {mine[k]} now" for k in differ)

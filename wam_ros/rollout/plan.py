@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wam_ros.contract.model import Contract
-from wam_ros.sim.disturbance import Disturbance, draw_disturbance
+from wam_ros.sim.disturbance import Disturbance, draw_disturbance, draw_nudge
 from wam_ros.sim.language import Split, say
 from wam_ros.sim.seeds import episode_seed, stream
 from wam_ros.sim.tasks import PlayTask, Task, bowl_tasks, touch_tasks
@@ -21,7 +21,8 @@ BLOCK = 1_000_000
 
 @dataclass(frozen=True)
 class EpisodePlan:
-    """One episode: ``seed`` fixes its scene, ``mishap`` is whether something goes wrong in it."""
+    """One episode: ``seed`` fixes its scene, ``mishap`` is whether something goes wrong in it,
+    ``nudge`` whether the hand is pushed about the time at which it comes to rest."""
 
     index: int
     seed: int
@@ -31,15 +32,19 @@ class EpisodePlan:
     mishap: bool
     then: tuple[tuple[float | None, str], ...] = ()
     """Further sentences: seconds after the first one, or None for when the one before is done."""
+    nudge: bool = False
 
     def disturbances(self, contract: Contract, scenes: Scenes) -> list[Disturbance]:
         """The mishaps of this episode, fresh: they remember that they happened."""
-        if not self.mishap:
-            return []
-        blocks = scenes.draw(self.seed).blocks
-        target = getattr(self.task, "object", None)
         group = getattr(self.task, "group", None)
-        return [draw_disturbance(contract, blocks, self.seed, target=target, group=group)]
+        found = []
+        if self.mishap:
+            blocks = scenes.draw(self.seed).blocks
+            target = getattr(self.task, "object", None)
+            found.append(draw_disturbance(contract, blocks, self.seed, target=target, group=group))
+        if self.nudge and group:
+            found.append(draw_nudge(contract, self.seed, group))
+        return found
 
 
 def plan_episode(
@@ -51,6 +56,7 @@ def plan_episode(
     mishaps: float = 0.0,
     sentences: Split | None = None,
     chain: float = 0.0,
+    nudges: float = 0.0,
 ) -> EpisodePlan:
     """Episode ``index`` of base seed ``base``; the same arguments, the same episode.
 
@@ -67,6 +73,8 @@ def plan_episode(
     chain
         Share 0..1 of episodes in which one or two more sentences follow: half of them when the one
         before is done, half of them while the arm is on its way.
+    nudges
+        Share 0..1 of episodes in which the hand is pushed about when it comes to rest.
 
     Raises
     ------
@@ -89,7 +97,8 @@ def plan_episode(
     sentence = say(task, contract, sentences or split, rng)
     mishap = bool(rng.random() < mishaps)
     more = _chain(choices, contract, sentences or split, rng) if rng.random() < chain else ()
-    return EpisodePlan(index, seed, split, task, sentence, mishap, more)
+    nudge = bool(rng.random() < nudges)
+    return EpisodePlan(index, seed, split, task, sentence, mishap, more, nudge)
 
 
 def _chain(

@@ -21,6 +21,8 @@ HAND_OFF = 0.10
 
 LEAST_MOVE = 0.05
 """Distance (m) by which a block is moved at least."""
+NUDGE_WINDOW = (1.5, 2.8)
+"""Earliest and latest time (s) of a nudge; touches succeed after 2.1 s (median)."""
 _TRIES = 200
 
 
@@ -71,6 +73,25 @@ class Disturbance:
         return True
 
 
+def draw_nudge(contract: Contract, seed: int, group: str) -> Disturbance:
+    """Draw a push of a hand about the time at which it has come to its block.
+
+    Nothing in a dataset says otherwise that a hand which rests may be in the wrong place, and a
+    policy that learns from it takes "at rest" for "there". The same arguments, the same push.
+    """
+    rng = stream(seed, "nudge")
+    time = float(rng.uniform(*NUDGE_WINDOW))
+    return Disturbance("push", time, group, _force(contract, rng))
+
+
+def _force(contract: Contract, rng: np.random.Generator) -> FloatArray:
+    direction = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    direction[2] = abs(direction[2])  # never down, into the table
+    force: FloatArray = direction * rng.uniform(*scene_for(contract.robot).push)
+    return force
+
+
 def draw_disturbance(
     contract: Contract,
     blocks: dict[str, FloatArray],
@@ -97,11 +118,8 @@ def draw_disturbance(
     block = target or OBJECTS[int(rng.integers(len(OBJECTS)))]
     arm = group or arms(contract)[int(rng.integers(len(arms(contract))))]
     push = bool(rng.integers(2))
-    direction = rng.normal(size=3)
-    direction /= np.linalg.norm(direction)
-    direction[2] = abs(direction[2])  # never down, into the table
+    force = _force(contract, rng)
     scene = scene_for(contract.robot)
-    force = direction * rng.uniform(*scene.push)
     low = np.array([scene.block_x[0], scene.block_y[0]])
     high = np.array([scene.block_x[1], scene.block_y[1]])
     others = [p[:2] for n, p in blocks.items() if n != block]
