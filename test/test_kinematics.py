@@ -84,6 +84,18 @@ def test_all_links_equals_fk_link_by_link(robot: str) -> None:
 
 
 @pytest.mark.parametrize("robot", ARMS)
+def test_many_poses_at_once_equal_those_one_by_one(robot: str) -> None:
+    tree, (tip, _) = model(robot), ARMS[robot]
+    rng = np.random.default_rng(0)
+    # Prismatic ones, too, and one left out, which counts as 0.
+    q = {n: rng.uniform(-0.5, 0.5, 7) for n in tree.moving[1:]}
+    found = tree.fk_many(q, tip)
+    for i in range(7):
+        one = tree.fk({n: float(v[i]) for n, v in q.items()}, tip)
+        np.testing.assert_allclose(found[i], one, atol=1e-12)
+
+
+@pytest.mark.parametrize("robot", ARMS)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_position_ik_reaches_nearby_points_inside_limits(robot: str, data: st.DataObject) -> None:

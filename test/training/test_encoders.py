@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from wam_ros.training.episodes import Episode
-from wam_ros.training.grounding import HindsightLoss, Readout, embed, settled
+from wam_ros.training.episodes import Episode, settled
+from wam_ros.training.grounding import HindsightLoss, Readout, embed, pointing_loss
 from wam_ros.wam.config import KeypointConfig, T5Config
-from wam_ros.wam.keypoints import KeypointEncoder
+from wam_ros.wam.keypoints import KeypointEncoder, Looks
 from wam_ros.wam.text import TextEncoder
 
 CONFIG = KeypointConfig(points=4, features=16, text_dim=16, hidden=32, dim=16, waves=3)
@@ -66,11 +66,62 @@ def test_encoders_learn_which_place_a_word_means_without_being_told() -> None:
         optimizer.zero_grad()
         train(step)["loss"].backward()
         optimizer.step()
-    frames, said, now, end = fresh.draw(np.random.default_rng(0), 128)
+    moments = fresh.draw(np.random.default_rng(0), 128)
     with torch.no_grad():
-        error = (fresh.predict(frames, said, now) - torch.from_numpy(end)).norm(dim=1)
+        error = (fresh.predict(moments)[0] - torch.from_numpy(moments.end)).norm(dim=1)
     # Squares of one colour are 0.75 apart in the mean; not knowing the word leaves 0.5 and more.
     assert error.median() < 0.15
+
+
+def test_pointing_is_least_where_the_mean_of_the_look_is_the_place() -> None:
+    """One view of 2 x 3 cells, its scores fitted to a place between the cells' centres."""
+    scores = torch.zeros(1, 1, 1, 6, requires_grad=True)
+    where = torch.tensor([[[0.2, -0.1]]])
+    blank = torch.zeros(0)
+    optimizer = torch.optim.Adam([scores], 0.1)
+    for _ in range(400):
+        loss = pointing_loss(Looks(scores, blank, blank, blank, blank, (2, 3)), where)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    weights = scores.detach().flatten().softmax(0).reshape(2, 3)
+    x = (weights.sum(0) * torch.tensor([-2 / 3, 0.0, 2 / 3])).sum()
+    y = (weights.sum(1) * torch.tensor([-0.5, 0.5])).sum()
+    torch.testing.assert_close(torch.stack((x, y)), where[0, 0], atol=0.02, rtol=0.0)
+
+
+def test_a_view_that_does_not_show_the_place_is_not_asked() -> None:
+    scores, blank = torch.randn(2, 3, 4, 6, requires_grad=True), torch.zeros(0)
+    looks = Looks(scores, blank, blank, blank, blank, (2, 3))
+    where = torch.full((2, 4, 2), torch.nan)
+    assert pointing_loss(looks, where) == 0
+    where[1, 2] = 0.3
+    pointing_loss(looks, where).backward()
+    assert scores.grad is not None
+    touched = scores.grad.abs().sum(-1) > 0
+    assert touched[1, 0, 2] and touched.sum() == 1
+
+
+def test_kept_instructions_are_those_that_are_read() -> None:
+    torch.manual_seed(0)
+    text, image = TextEncoder(T5), KeypointEncoder(CONFIG)
+    loss = HindsightLoss(
+        text,
+        image,
+        Readout(CONFIG.dim, 2, 32),
+        _episodes(8, 0),
+        _Numbers(),
+        _tokens,
+        drop=0.0,  # type: ignore[arg-type]
+    )
+    moments = loss.draw(np.random.default_rng(0), 6)
+    with torch.no_grad():
+        before = loss.predict(moments, np.random.default_rng(1))[0]
+        loss.keep_text()
+        after = loss.predict(moments, np.random.default_rng(1))[0]
+    torch.testing.assert_close(before, after)
+    loss(0)["loss"].backward()
+    assert all(p.grad is None for p in text.parameters())
 
 
 def test_tokens_depend_on_picture_and_words() -> None:

@@ -56,7 +56,7 @@ def test_the_checkpoint_says_what_it_was_trained_on(checkpoint: Path, dataset: G
     assert len(set(loaded.config.vae.latents_std)) > 1
     facts = json.loads((checkpoint / "training.json").read_text())
     assert facts["dataset"] == {"episodes": 4, "rows": 360, "tasks": 2}
-    for stage in ("vae", "encoders", "dit"):
+    for stage in ("vae", "words", "places", "dit"):
         lines = (checkpoint / "stages" / f"{stage}.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["step"] == 2
     assert (checkpoint / "curves.png").stat().st_size > 5000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wam_ros.training.episodes import Episode
 from wam_ros.training.latents import Latents
-from wam_ros.training.windows import Windows, anchors
+from wam_ros.training.windows import Choice, Windows, anchors
 
 HORIZON = 24
 
@@ -81,7 +81,7 @@ def _windows(
     tokens = np.zeros((groups + 1, 1, 1), np.float32)
     known = {t: np.zeros((1, 1), np.float32) for t in set(text)}
     parts = ([episode], [z], _Numbers(), known, [tokens])
-    return Windows(*parts, HORIZON, 2, 4, *shares, whole=whole)  # type: ignore[arg-type]
+    return Windows(*parts, HORIZON, 2, 4, Choice(*shares, whole=whole))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("phase", range(4))
@@ -154,7 +154,7 @@ def test_windows_near_the_end_of_an_instruction_are_drawn_more_often() -> None:
         windows = _windows(200, 0, ("a",) * 200, near, 1.0)
         e = replace(windows._episodes[0], state=clock, action=clock)
         parts = ([e], windows._latents, _Numbers(), windows._text, windows._image)
-        windows = Windows(*parts, HORIZON, 2, 4, near, 1.0)  # type: ignore[arg-type]
+        windows = Windows(*parts, HORIZON, 2, 4, Choice(near, 1.0))  # type: ignore[arg-type]
         assert windows.near[1] == [p for p in windows.places[1] if 12 * p.group >= 160]
         rng = np.random.default_rng(0)
         drawn = [w for _ in range(40) for w in windows.draw(rng, 10)]

@@ -245,6 +245,24 @@ class Kinematics:
             return pose
         return np.linalg.inv(self.fk(q, base)) @ pose
 
+    def fk_many(self, q: Mapping[str, Array], link: str) -> Array:
+        """Poses (N, 4, 4) of ``link`` in the root for N positions (N,) of every joint in ``q``.
+
+        As `fk`, many times faster.
+        """
+        pose = np.tile(np.eye(4), (len(next(iter(q.values()))), 1, 1))
+        for joint in self._path(link):
+            if joint.kind == "fixed" or joint.name not in q:
+                pose = pose @ self._local(joint, {})
+                continue
+            first, second = self._parts[joint.name]
+            value = np.asarray(q[joint.name], np.float64)[:, None, None]
+            if joint.kind == "prismatic":
+                pose = pose @ (joint.origin + value * first)
+            else:
+                pose = pose @ (joint.origin + np.sin(value) * first + (1 - np.cos(value)) * second)
+        return pose
+
     def all_links(self, q: Mapping[str, float]) -> dict[str, Array]:
         """Pose (4, 4) of every link in the root link; see `fk` for ``q``."""
         poses = {self.root: np.eye(4)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-STAGES = ("vae", "encoders", "dit", "lora")
+STAGES = ("vae", "words", "places", "dit", "lora")
 _SHOWN = ("loss", "held_out", "error", "action", "video")
 
 

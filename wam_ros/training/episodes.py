@@ -56,6 +56,14 @@ class Episode:
         return list(itertools.pairwise([0, *changes, len(self.text)]))
 
 
+def settled(state: Array, rows: int = 6, tolerance: float = 0.1) -> bool:
+    """Whether the last ``rows`` of normalised states [T, width] stand still.
+
+    An instruction that was cut short ends in a state that says nothing about it.
+    """
+    return len(state) >= rows and float(np.ptp(state[-rows:], axis=0).max()) < tolerance
+
+
 @dataclass(frozen=True)
 class Numbers:
     """How raw states and actions of one embodiment become the model's."""

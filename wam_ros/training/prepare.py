@@ -13,7 +13,7 @@ from wam_ros.training.episodes import Array, Episode, Numbers
 from wam_ros.training.grounding import embed
 from wam_ros.training.latents import Latents, encode_all
 from wam_ros.training.trainer import Losses
-from wam_ros.training.windows import Windows
+from wam_ros.training.windows import RELEASED, Choice, Windows
 from wam_ros.wam import prompts
 from wam_ros.wam.checkpoint.load import Networks
 from wam_ros.wam.config import WamConfig
@@ -44,9 +44,7 @@ def make_windows(
     tag: str,
     seed: int,
     cache: Path | None = None,
-    near_share: float = 0.0,
-    single_share: float | None = None,
-    whole: bool = False,
+    choice: Choice = RELEASED,
     bf16: bool = False,
 ) -> Windows:
     """Encode pictures and instructions of all episodes.
@@ -57,8 +55,8 @@ def make_windows(
         A prompt, template included, to ids and mask [1, L].
     cache
         Folder where latents are kept for another run.
-    near_share, single_share, whole
-        See `Windows`.
+    choice
+        Which windows are drawn.
     bf16
         See `latents.encode`.
     """
@@ -78,9 +76,7 @@ def make_windows(
         c.num_action_per_block,
         c.num_frame_per_block,
         c.max_chunk_size,
-        near_share,
-        single_share,
-        whole,
+        choice,
     )
 
 

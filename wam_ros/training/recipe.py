@@ -21,16 +21,21 @@ from typing import Any
 import torch
 
 from wam_ros.children import end_with_parent
+from wam_ros.contract import load_contract
+from wam_ros.resources import share as share_folder
+from wam_ros.sim.urdf import expand
 from wam_ros.training.autoencoder import ClipLoss, latent_statistics
 from wam_ros.training.episodes import Episode, Numbers
 from wam_ros.training.flow import Batch, FlowLoss
 from wam_ros.training.gear import GearDataset
 from wam_ros.training.grounding import HindsightLoss, Readout
 from wam_ros.training.latents import encode_all
+from wam_ros.training.pointing import Pointing
 from wam_ros.training.prepare import make_windows, split_off, with_held_out
 from wam_ros.training.start import pass_noise
 from wam_ros.training.trainer import Plan, Say, Trainer
 from wam_ros.training.vocabulary import write_tokenizer
+from wam_ros.training.windows import Choice
 from wam_ros.wam import prompts
 from wam_ros.wam.checkpoint.load import Networks, fresh
 from wam_ros.wam.checkpoint.save import save
@@ -50,10 +55,12 @@ class Settings:
     ----------
     vae_minutes, encoder_minutes, dit_minutes
         Time of each stage; the learning rate has fallen by its end.
+    words_share
+        Share of ``encoder_minutes`` in which the text encoder learns, too; then it stays as it is.
     schedule, video_weight
         See `flow.FlowLoss`; a ``video_weight`` of 0 trains the action-only baseline.
     near_share, single_share
-        See `windows.Windows`.
+        See `windows.Choice`.
     sampling
         Numbers of sampling steps the small transformer is trained for (`flow.FlowLoss`).
     bf16
@@ -73,6 +80,7 @@ class Settings:
     dit_minutes: float = 40.0
     vae_rate: float = 2e-3
     encoder_rate: float = 2e-3
+    words_share: float = 0.4
     dit_rate: float = 1.5e-3
     batch: int = 32
     schedule: str = "shared"
@@ -234,6 +242,8 @@ class SmallRecipe:
         s, numbers, tag = self.settings, self._numbers, self.dataset.tag
         readout = Readout(self.config.dit.image_dim, numbers.state_width).to(s.place)
 
+        pointing = self._pointing()
+
         def make(episodes: Sequence[Episode]) -> HindsightLoss:
             return HindsightLoss(
                 networks.text,
@@ -243,23 +253,43 @@ class SmallRecipe:
                 numbers,
                 lambda t: tokenizer(prompts.prompt(t, tag)),
                 seed=s.seed,
+                places=[pointing.places(e) for e in episodes] if pointing else None,
             )
 
-        measured = make(train)
-        measured.calibrate()
-        trainer = Trainer(
-            "encoders",
-            [networks.text, networks.image, readout],
-            with_held_out(measured, make(held) if held else None),
-            self._plan(
-                s.encoder_minutes, s.encoder_rate, ema=0.995, bf16=s.bf16 and s.place.type == "cuda"
-            ),
-            self.stages,
-            self._say,
-        )
-        self._finish(trainer)
-        networks.text.requires_grad_(False)
+        losses = [make(part) for part in (train, held) if part]
+        losses[0].calibrate()
+        for name, share in (("words", s.words_share), ("places", 1 - s.words_share)):
+            if share <= 0:
+                continue
+            read = [networks.text] if name == "words" else []
+            trainer = Trainer(
+                name,
+                [*read, networks.image, readout],
+                with_held_out(losses[0], losses[1] if held else None),
+                self._plan(
+                    share * s.encoder_minutes,
+                    s.encoder_rate,
+                    ema=0.995,
+                    bf16=s.bf16 and s.place.type == "cuda",
+                ),
+                self.stages,
+                self._say,
+            )
+            self._finish(trainer)
+            networks.text.requires_grad_(False)
+            for loss in losses:
+                loss.keep_text()
         networks.image.requires_grad_(False)
+
+    def _pointing(self) -> Pointing | None:
+        """Where views show what an instruction is about; None where that cannot be known."""
+        file = self.dataset.folder / "meta" / "contract.yaml"
+        if not file.is_file():
+            return None
+        contract = load_contract(file)
+        path = Path(contract.urdf)
+        urdf = expand(path if path.is_absolute() else share_folder() / path)
+        return Pointing.find(contract, urdf, self.dataset.keys("state"), self.dataset.cameras)
 
     def _transformer(
         self,
@@ -284,9 +314,7 @@ class SmallRecipe:
                 self.dataset.tag,
                 seed,
                 self.stages,
-                s.near_share,
-                s.single_share,
-                whole=True,
+                Choice(s.near_share, s.single_share, whole=True),
                 bf16=s.bf16,
             )
             spent = self.seconds.get("encode", 0.0) + time.monotonic() - started

@@ -70,6 +70,31 @@ class Place:
     blocks: int
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which windows are drawn, and how often; the default is the released rule.
+
+    Attributes
+    ----------
+    near_share
+        Of the windows drawn, how many are drawn from `Windows.near` alone; the others from all.
+    single_share
+        How often windows of one block are drawn; the longer ones share the rest evenly. None takes
+        all lengths alike.
+    whole
+        Leave out blocks in which another instruction begins. The released rule only looks at
+        anchors; where a hand rests for less than a block between two instructions, it teaches to
+        leave what was just reached.
+    """
+
+    near_share: float = 0.0
+    single_share: float | None = None
+    whole: bool = False
+
+
+RELEASED = Choice()
+
+
 class Windows:
     """All windows of a set of episodes.
 
@@ -80,15 +105,8 @@ class Windows:
     image
         Per episode, tokens float32 [groups + 1, tokens, image_dim] of the opening frames, with the
         row's own instruction.
-    near_share
-        Of the windows drawn, how many are drawn from `near` alone; the others from all.
-    whole
-        Leave out blocks in which another instruction begins. The released rule only looks at
-        anchors; where a hand rests for less than a block between two instructions, it teaches to
-        leave what was just reached.
-    single_share
-        How often windows of one block are drawn; the longer ones share the rest evenly. None takes
-        all lengths alike.
+    most
+        Blocks in a window at most.
     """
 
     def __init__(
@@ -101,12 +119,9 @@ class Windows:
         horizon: int,
         frames_per_block: int,
         most: int,
-        near_share: float = 0.0,
-        single_share: float | None = None,
-        whole: bool = False,
+        choice: Choice = RELEASED,
     ) -> None:
-        self._whole = whole
-        self._near_share, self._single_share = near_share, single_share
+        self._choice = choice
         self._episodes, self._latents, self._numbers = episodes, latents, numbers
         self._text, self._image = text, image
         self._horizon, self._k = horizon, frames_per_block
@@ -131,7 +146,7 @@ class Windows:
         out = {}
         for blocks in range(1, most + 1):
             found = anchors(e.text, row, self._horizon, blocks)
-            if len(found) == blocks and (not self._whole or self._one_text(e, found)):
+            if len(found) == blocks and (not self._choice.whole or self._one_text(e, found)):
                 before = (row - found[0]) // self._horizon
                 out[blocks] = Place(episode, group - self._k * before, blocks)
         return out
@@ -165,7 +180,8 @@ class Windows:
         """``count`` random windows of one random length, which all of them have."""
         blocks = self._length(rng)
         places, near = self.places[blocks], self.near.get(blocks, [])
-        some = int(rng.binomial(count, self._near_share)) if near and self._near_share else 0
+        share = self._choice.near_share
+        some = int(rng.binomial(count, share)) if near and share else 0
         picked = [near[int(i)] for i in rng.integers(len(near), size=some)] if some else []
         picked += [places[int(i)] for i in rng.integers(len(places), size=count - some)]
         return [self.of(place) for place in picked]
@@ -173,8 +189,9 @@ class Windows:
     def _length(self, rng: np.random.Generator) -> int:
         lengths = sorted(self.places)
         longer = [n for n in lengths if n > 1]
-        if self._single_share is not None and 1 in lengths and longer:
-            if rng.random() < self._single_share:
+        single = self._choice.single_share
+        if single is not None and 1 in lengths and longer:
+            if rng.random() < single:
                 return 1
             lengths = longer
         return lengths[int(rng.integers(len(lengths)))]

@@ -9,6 +9,7 @@ token says where that is and what is seen there. One more token sums all of them
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,23 @@ class KeypointEncoder(StoredNetwork):
 
     def look(self, frames: Tensor, text: Tensor) -> Tensor:
         """Where queries look in each view: x (right), y (down) in [-1, 1], [B, points, V, 2]."""
-        place: Tensor = self.net.places(frames.to(self.dtype), text.to(self.dtype))[0]
-        return place
+        return self.net.places(frames.to(self.dtype), text.to(self.dtype)).place
+
+
+class Looks(NamedTuple):
+    """Where P queries look in V views of ``cells`` (rows, columns), and what they see there."""
+
+    scores: Tensor
+    """Before the softmax, [B, P, V, rows * columns]."""
+    place: Tensor
+    """x (right), y (down) in [-1, 1], [B, P, V, 2]."""
+    spread: Tensor
+    """Standard deviation of the place, [B, P, V, 2]."""
+    features: Tensor
+    """[B, P, V, F]"""
+    asked: Tensor
+    """What each query read in the prompt, [B, P, text_dim]."""
+    cells: tuple[int, int]
 
 
 class KeypointNet(nn.Module):
@@ -52,8 +68,9 @@ class KeypointNet(nn.Module):
         super().__init__()
         c, f = config, config.features
         self.config = c
-        self.conv1 = nn.Conv2d(3, f, 3, padding=1)
+        self.conv1 = nn.Conv2d(3, f, 3, stride=_POOL, padding=1)
         self.conv2 = nn.Conv2d(f, f, 3, padding=1)
+        self.conv3 = nn.Conv2d(f, f, 3, padding=2, dilation=2)
         self.scale = nn.Parameter(torch.tensor([3.0]))
         self.ask = nn.Linear(c.text_dim, c.points)
         self.usual = nn.Parameter(torch.zeros(c.points, c.text_dim))
@@ -95,8 +112,8 @@ class KeypointNet(nn.Module):
         self.usual.copy_(found.mean(0))
         self.contrast.copy_(1.0 / found.std(0, correction=0).clamp_min(1e-4))
 
-    def places(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Per query and view: positions and spreads [B, P, V, 2], features [B, P, V, F]; `asked`.
+    def places(self, frames: Tensor, text: Tensor) -> Looks:
+        """Where every query looks in every view, and what it sees there.
 
         Raises
         ------
@@ -104,14 +121,18 @@ class KeypointNet(nn.Module):
             If the frames do not divide into the views.
         """
         rows, columns = self.config.tiles
-        if frames.shape[-2] % (_POOL * rows) or frames.shape[-1] % (_POOL * columns):
+        if frames.shape[-2] % (_SIDE * rows) or frames.shape[-1] % (_SIDE * columns):
             raise ValueError(
                 f"frames of {frames.shape[-2]}x{frames.shape[-1]} are no {rows}x{columns} views "
-                f"with sides that {_POOL} divides"
+                f"with sides that {_SIDE} divides"
             )
         small = F.avg_pool2d(frames, _POOL)
-        x = F.gelu(self.conv1(small))
-        x = F.gelu(x + self.conv2(x))
+        x = F.gelu(self.conv1(frames))
+        # What is around a cell is looked at from twice as far, which costs a quarter.
+        around = F.avg_pool2d(x, 2)
+        around = F.gelu(around + self.conv2(around))
+        around = F.gelu(around + self.conv3(around))
+        x = x + F.interpolate(around, scale_factor=2.0)
         # What is colourful goes along as it is: a query can look for a colour from the start, and
         # grey and wood, which most of the picture is, draw nobody's look.
         colours = _COLOUR_GAIN * (small - small.mean(1, keepdim=True))
@@ -120,31 +141,40 @@ class KeypointNet(nn.Module):
         query = self.query(asked.flatten(1)).unflatten(1, (self.config.points, -1))
         # In training under bfloat16 a position would be known to a pixel only.
         with torch.autocast(frames.device.type, enabled=False):
-            return (*self._find(query.float(), keys.float()), asked)
+            return self._find(query.float(), keys.float(), asked)
 
-    def _find(self, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _find(self, query: Tensor, keys: Tensor, asked: Tensor) -> Looks:
         rows, columns = self.config.tiles
         height, width = keys.shape[-2] // rows, keys.shape[-1] // columns
         tiles = keys.unflatten(-2, (rows, height)).unflatten(-1, (columns, width))
         tiles = tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(3)  # [B, V, F, cells]
-        scores = F.normalize(query, dim=-1)[:, None] @ tiles
-        weights = (scores * self.scale.float().exp()).softmax(dim=-1)
+        scores = F.normalize(query, dim=-1)[:, None] @ tiles * self.scale.float().exp()
+        weights = scores.softmax(dim=-1)
         where = _grid(height, width, keys)
         place = weights @ where
         spread = (weights @ where.square() - place.square()).clamp_min(0.0).add(1e-6).sqrt()
         features = weights @ tiles.transpose(-1, -2)
-        return place.transpose(1, 2), spread.transpose(1, 2), features.transpose(1, 2)
+        scores, place, spread, features = (
+            x.transpose(1, 2) for x in (scores, place, spread, features)
+        )
+        return Looks(scores, place, spread, features, asked, (height, width))
+
+    def tokens(self, looks: Looks) -> Tensor:
+        """See `KeypointEncoder.encode`."""
+        waves = _waves(looks.place, self.config.waves)
+        seen = torch.cat((looks.features, waves, looks.spread), dim=-1)
+        tokens = self.token(seen.flatten(2).to(self.kind.dtype)) + self.kind
+        together = torch.cat((tokens.flatten(1), looks.asked.flatten(1)), dim=1)
+        return torch.cat((tokens, self.summary(together)[:, None]), dim=1)
 
     def forward(self, frames: Tensor, text: Tensor) -> Tensor:
         """See `KeypointEncoder.encode`."""
-        place, spread, features, asked = self.places(frames, text)
-        seen = torch.cat((features, _waves(place, self.config.waves), spread), dim=-1)
-        tokens = self.token(seen.flatten(2).to(self.kind.dtype)) + self.kind
-        together = torch.cat((tokens.flatten(1), asked.flatten(1)), dim=1)
-        return torch.cat((tokens, self.summary(together)[:, None]), dim=1)
+        return self.tokens(self.places(frames, text))
 
 
-_POOL = 4
+_POOL = 2
+"""Pixels per cell and axis."""
+_SIDE = 2 * _POOL
 _COLOUR_GAIN = 3.0
 
 

@@ -13,6 +13,7 @@ def entries(config: KeypointConfig) -> list[Entry]:
     shapes: list[tuple[str, tuple[int, ...]]] = [
         ("conv1", (f, 3, 3, 3)),
         ("conv2", (f, f, 3, 3)),
+        ("conv3", (f, f, 3, 3)),
         ("ask", (c.points, c.text_dim)),
         ("query.0", (h, c.points * c.text_dim)),
         ("query.2", (c.points * (f + 3), h)),
