@@ -35,7 +35,7 @@ help: ## show this help
 	@echo 'wam_ros: a World-Action Model on a robot through ROS 2'
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(STAMPS)/build ## install what is missing, then run the AgiBot G1 in simulation
+demo: $(STAMPS)/build $(STAMPS)/model ## install what is missing, then run the AgiBot G1 in simulation
 	@$(BIN)/wam demo $(DEMO_ARGS)
 
 venv: $(STAMPS)/venv

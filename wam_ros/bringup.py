@@ -106,7 +106,7 @@ ARGUMENTS = (
         "follow /clock (the simulation publishes it) instead of the system clock",
         _BOOL,
     ),
-    Argument("seed", "0", "placement of the objects in simulation"),
+    Argument("seed", "1", "placement of the objects in simulation"),
     Argument("gl", "osmesa", "how the simulation renders without a display", ("osmesa", "egl")),
     Argument(
         "rt_priority",

@@ -60,6 +60,9 @@ def test_the_checkpoint_says_what_it_was_trained_on(checkpoint: Path, dataset: G
         lines = (checkpoint / "stages" / f"{stage}.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["step"] == 2
     assert (checkpoint / "curves.png").stat().st_size > 5000
+    # Whoever may read the configuration may read the weights.
+    weights, told = checkpoint / "model.safetensors", checkpoint / "config.json"
+    assert weights.stat().st_mode == told.stat().st_mode
 
 
 def test_the_same_seed_gives_the_same_weights_with_the_vae_aside(

@@ -27,7 +27,7 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--checkpoint", type=Path, help="another model's folder for --policy wam")
     p.add_argument("--cadence", choices=CADENCES, help="default: sliding for wam, else async")
     p.add_argument("--latency", type=float, default=0.1, help="seconds per scripted chunk (0.1)")
-    p.add_argument("--seed", type=int, default=0, help="placement of the blocks")
+    p.add_argument("--seed", type=int, default=1, help="placement of the blocks, default 1")
     p.add_argument("--deadline", type=float, default=60.0, help="seconds until it counts as failed")
     p.add_argument("--out", type=Path, default=Path("demo_out"), help="where results go")
     p.add_argument("--gl", default="osmesa", choices=("osmesa", "egl"))

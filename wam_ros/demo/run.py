@@ -31,7 +31,7 @@ class DemoOptions:
     latency: float = 0.1
     then: str = ""
     then_after: float = 1.0
-    seed: int = 0
+    seed: int = 1
     deadline: float = 60.0
     out: Path = Path("demo_out")
     gl: str = "osmesa"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 STAGES = ("vae", "words", "places", "dit", "lora")
-_SHOWN = ("loss", "held_out", "error", "action", "video")
+_SHOWN = ("loss", "held_out", "error", "pointing", "action", "video")
 
 
 def read(folder: Path) -> dict[str, list[dict[str, float]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,6 +113,12 @@ def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     return shards
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _write(
     folder: Path,
     shards: list[list[str]],
@@ -130,6 +137,8 @@ def _write(
             for n in names
         }
         save_file(part, folder / name, metadata={"format": "pt"})
+        # Some releases of safetensors write files that only their owner may read.
+        (folder / name).chmod(0o666 & ~_umask())
         files.append(folder / name)
         weight_map.update(dict.fromkeys(names, name))
     if len(shards) > 1:
