@@ -102,7 +102,7 @@ def test_it_succeeds_twice_is_cancelled_preempted_and_refused(graph) -> None:
     g.until(lambda: g.client.executor.mode_name == "tracking", 10)
     assert g.client.estop()
     assert ended(g, stopped) is Outcome.STOPPED
-    assert g.client.policy.instruction == ""
+    g.until(lambda: g.client.policy.instruction == "", 5)
 
 
 def test_a_policy_that_holds_stalls_and_the_deadline_and_the_operator_end_it(graph) -> None:
