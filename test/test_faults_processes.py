@@ -69,7 +69,7 @@ def ask_until_tracking(robot) -> None:
         robot.instruction.publish(String(data="wave"))
         return robot.state.mode_name == "tracking"
 
-    robot.until(done, 30)
+    robot.until(done, 60)
 
 
 @pytest.mark.parametrize("name", ["perception", "policy"])

@@ -95,7 +95,7 @@ def test_sync_cadence_with_a_slow_policy(graph) -> None:
 def test_a_starved_simulation_trips_the_executor_which_can_be_armed_again(graph) -> None:
     g = graph(seed="5")
     c = g.client
-    sim, end = g.supervisor.pids["sim"], time.monotonic() + 25
+    sim, end = g.supervisor.pids["sim"], time.monotonic() + 60
 
     def starve() -> None:  # as a machine would that gives it a quarter of the time
         while time.monotonic() < end and not c.executor.reason.startswith("following error"):
@@ -107,7 +107,13 @@ def test_a_starved_simulation_trips_the_executor_which_can_be_armed_again(graph)
     starving = threading.Thread(target=starve)
     starving.start()
     try:
-        assert g.carry_out("touch the red block with the right hand") > 0
+        # Whether one motion is fast enough to trip it depends on when the machine is starved.
+        hands = (
+            "the red block with the right",
+            "the blue block with the left",
+            "the green block with the right",
+        )
+        assert any(g.carry_out(f"touch {hand} hand") > 0 for hand in hands)
     finally:
         end = 0.0
         starving.join()
