@@ -23,7 +23,7 @@ from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import SetBool, Trigger
 
 from wam_ros.contract import Contract, ContractError, load_contract
-from wam_ros.contract.data import ActionChunk, FloatArray
+from wam_ros.contract.data import FloatArray
 from wam_ros.execution import Executor, Mode, Settings
 from wam_ros.execution.clearance import Space
 from wam_ros.execution.clock import ClockMap
@@ -89,7 +89,6 @@ class ExecutorNode(AutostartNode):
         self._sim_tick = -np.inf
         self._sim_count = 0
         self._next_chunk = 0
-        self._received: ActionChunk | None = None
         priority = self._priority(int(p["rt_priority"]))
         self._loop = ControlLoop(self._tick, self._period, priority, self._fault)
         self._loop.start()
@@ -217,22 +216,16 @@ class ExecutorNode(AutostartNode):
             self._mind_deadman(now)
         if self._auto_arm and self._active and not core.arm(now):
             self._auto_arm = False
-        # Checking distances, reading a chunk, fitting it: up to a millisecond each, so one a tick.
-        if core.light_tick:
-            self._read_chunk(tick, now)
+        # Not in the tick that checks distances: each of the two costs half a millisecond.
+        if tick >= self._next_chunk and core.light_tick:
+            message = self._chunks.take()
+            if message is not None:
+                self._next_chunk = tick + _CHUNK_EVERY
+                self._take_chunk(message, now)
 
-    def _read_chunk(self, tick: int, now: float) -> None:
-        """Take the newest chunk, or submit the one taken in the tick before."""
-        reason = ""
+    def _take_chunk(self, message: Any, now: float) -> None:
         try:
-            if self._received is not None:
-                chunk, self._received = self._received, None
-                reason = self._core.submit(chunk, now)
-            elif tick >= self._next_chunk:
-                message = self._chunks.take()
-                if message is not None:
-                    self._next_chunk = tick + _CHUNK_EVERY
-                    self._received = chunk_from_msg(message)
+            reason = self._core.submit(chunk_from_msg(message), now)
         except ValueError as err:
             reason = str(err)
             self._core.reject(reason)
