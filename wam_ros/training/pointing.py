@@ -15,9 +15,8 @@ from wam_ros.contract.model import Camera, Contract
 from wam_ros.training.episodes import Array, Episode, settled
 from wam_ros.wam.embodiments import embodiment
 from wam_ros.wam.images import CROP
+from wam_ros.wam.views import TILES
 
-TILES = (0, 2, 1)
-"""Tile of view 0, 1, 2 in the composite, counted row by row (`wam.views.compose`)."""
 LEAST_TRAVEL = 0.03
 """A hand that comes no farther (m) in a whole instruction did not move."""
 

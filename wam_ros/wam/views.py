@@ -10,6 +10,9 @@ from torch import Tensor
 from wam_ros.wam.embodiments import embodiment
 from wam_ros.wam.images import prepare_view
 
+TILES = (0, 2, 1)
+"""Tile of view 0, 1, 2 in a composite of 2 x 2, counted row by row; DROID's lies otherwise."""
+
 
 def compose(views: Sequence[Tensor], tag: str) -> Tensor:
     """Put prepared views [T, h, w, C] together.
@@ -42,7 +45,8 @@ def compose(views: Sequence[Tensor], tag: str) -> Tensor:
         canvas[:, h:, :w] = views[0]
         canvas[:, h:, w:] = views[1]
         return canvas
-    for view, (row, column) in zip(views, ((0, 0), (h, 0), (0, w))):
+    for view, tile in zip(views, TILES):
+        row, column = tile // 2 * h, tile % 2 * w
         canvas[:, row : row + h, column : column + w] = view
     return canvas
 
