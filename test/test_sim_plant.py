@@ -40,6 +40,24 @@ def test_follows_targets(plant: Plant) -> None:
     assert plant.positions()[name] == pytest.approx(target[name], abs=0.01)
 
 
+def test_a_jammed_joint_stays_where_it_is_until_it_is_freed(plant: Plant) -> None:
+    plant.reset(0)
+    joint, other = next(g for g in plant.contract.groups if g.role == "arm").joints[:2]
+    before = plant.positions()
+    targets = {j.name: before[j.name] + 0.2 for j in (joint, other)}
+    plant.jam(joint.name)
+    plant.set_targets(targets)
+    plant.step(750)
+    now = plant.positions()
+    assert now[joint.name] == pytest.approx(before[joint.name], abs=0.01)
+    assert now[other.name] == pytest.approx(targets[other.name], abs=0.02)
+    plant.jam()
+    plant.step(750)
+    assert plant.positions()[joint.name] == pytest.approx(targets[joint.name], abs=0.02)
+    with pytest.raises(KeyError):
+        plant.jam("no_such_joint")
+
+
 def test_seed_fixes_the_blocks(plant: Plant) -> None:
     plant.reset(4)
     first = plant.objects()

@@ -17,6 +17,8 @@ dds.use_profile()  # images need our shared-memory segment; must precede rclpy
 
 import numpy as np  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
+from rcl_interfaces.msg import SetParametersResult  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
@@ -53,7 +55,8 @@ class SimNode(AutostartNode):
         super().__init__("sim")
         defaults: dict[str, Any] = {
             "robot": "agibot_g1", "seed": 0, "gl": "osmesa", "state_rate": 50.0,
-            "camera_rate": 15.0, "render_width": 320, "drop_camera": "", "publish_clock": False,
+            "camera_rate": 15.0, "render_width": 320, "drop_camera": "", "jam_joint": "",
+            "publish_clock": False,
         }  # fmt: skip
         p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(p["robot"])
@@ -82,6 +85,11 @@ class SimNode(AutostartNode):
             cls = _COMMANDS.get(output.type, JointState)
             self.create_subscription(cls, output.topic, self._handler(output), reliable)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
+        for fault in ("drop_camera", "jam_joint"):
+            reason = self._break(fault, str(p[fault]))
+            if reason:
+                raise LookupError(reason)
+        self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(1.0 / float(p["state_rate"]), self._publish_joints)
         self.create_timer(0.1, self._publish_state)
         self._threads = [
@@ -119,6 +127,26 @@ class SimNode(AutostartNode):
             self.plant.set_targets(targets)
 
         return apply
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            reason = self._break(parameter.name, parameter.value)
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _break(self, fault: str, name: str) -> str:
+        """Check one of the two faults and jam a joint at once; why not, or ''."""
+        if fault == "drop_camera":  # the drawing thread looks at the parameter
+            known = [c.name for c in self.contract.cameras]
+            if name and name not in known:
+                return f"drop_camera: no camera '{name}'; there are {', '.join(known)}"
+        elif fault == "jam_joint":
+            known = list(self.plant.positions())
+            if name and name not in known:
+                return f"jam_joint: no joint '{name}'; there are {', '.join(known)}"
+            self.plant.jam(name)
+        return ""
 
     def _stamp(self) -> Time:
         """Simulated time while we publish /clock, else the system's."""

@@ -63,6 +63,8 @@ class Plant:
                 for u, s, o in joint.urdf
             ]
         self._index_positions()
+        m = self.model
+        self._ends = m.jnt_range.copy(), m.jnt_limited.copy(), m.jnt_solref.copy()
         self.reset(seed)
 
     # ---- building ------------------------------------------------------------------------------
@@ -223,6 +225,26 @@ class Plant:
         link = self.contract.group(group).tip_link
         with self.lock:
             self.data.xfrc_applied[self.model.body(link).id, :3] = force
+
+    def jam(self, joint: str = "") -> None:
+        """Hold a contract joint fast where it is now, the others free again; '' frees all.
+
+        Raises
+        ------
+        KeyError
+            The model has no such joint.
+        """
+        parts = self._address[joint] if joint else []
+        if joint and not parts:
+            raise KeyError(joint)
+        with self.lock:
+            model = self.model
+            model.jnt_range[:], model.jnt_limited[:], model.jnt_solref[:] = self._ends
+            for qpos, actuator, _, _ in parts:
+                held = model.actuator_trnid[actuator, 0]
+                model.jnt_range[held] = self.data.qpos[qpos] + np.array([-1e-3, 1e-3])
+                model.jnt_limited[held] = 1
+                model.jnt_solref[held] = (2 * TIMESTEP, 1.0)  # as stiff as MuJoCo allows
 
     def set_targets(self, targets: dict[str, float]) -> None:
         """Set servo targets by contract joint name, in contract units; KeyError for a stranger."""
