@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 

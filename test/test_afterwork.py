@@ -21,7 +21,7 @@ FOREVER = math.inf
 class Bench:
     """An Afterwork on a clock that only moves when a piece says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: float = math.inf) -> None:
         self.time = 0.0
         self.events: list[Any] = []
         self.errors: list[Exception] = []
@@ -31,6 +31,7 @@ class Bench:
             lambda c, t, rgb: self.note(("frame", c, t)),
             lambda: self.time,
             self.failed,
+            every,
         )
 
     def note(self, event: Any) -> None:
@@ -109,6 +110,50 @@ def test_a_frame_that_would_not_end_in_time_is_not_begun(bench: Bench) -> None:
     bench.wait(lambda: ("surprise", "end", 0.5) in bench.events)
     assert bench.frames("short") == [0.0, 1.0, 2.0][: len(bench.frames("short"))]
     assert bench.time <= begin + 3.5, "the decoder ran into the next call"
+
+
+def test_a_busy_machine_is_given_a_glance_now_and_then() -> None:
+    bench = Bench(every=1.0)
+    try:
+        bench.work.start(bench.thought(4, 0.3), FOREVER, "measured")
+        bench.wait(lambda: len(bench.frames("measured")) == 4)
+        for i in range(12):  # the next call is always due before a frame could be done
+            bench.time += 0.25
+            bench.work.stop()
+            bench.work.start(bench.thought(4, 0.3), bench.time, i)
+            bench.wait(lambda i=i: any(e[1] == i for e in bench.events))
+            assert bench.work.rest(30.0)
+        # Nothing has been shown for 1 s at the fourth call; each glance then takes 1.2 s by itself.
+        shown = [i for i in range(12) if bench.frames(i)]
+        assert shown == [3, 7, 11]
+        assert all(len(bench.frames(i)) == 4 for i in shown)  # whole, or not at all
+    finally:
+        bench.work.close()
+
+
+def test_a_glance_outlasts_the_next_call_but_not_the_backend() -> None:
+    bench = Bench(every=0.0)
+    inside, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def slow() -> Iterator[tuple[float, Any]]:
+        for i in range(4):
+            inside.release()
+            assert go.acquire(timeout=30)
+            yield float(i), RGB
+
+    try:
+        bench.work.start(Afterthought(lambda: 0.1, slow()), bench.time, "glance")
+        assert inside.acquire(timeout=30)
+        bench.work.stop()  # the next call
+        go.release()
+        assert inside.acquire(timeout=30)
+        assert bench.frames("glance") == [0.0]
+        bench.work.stop(glance=True)  # the backend goes
+        go.release()
+        assert bench.work.rest(30.0)
+        assert bench.frames("glance") == [0.0]
+    finally:
+        bench.work.close()
 
 
 def test_one_slow_frame_does_not_end_it_for_good(bench: Bench) -> None:

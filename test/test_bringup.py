@@ -58,6 +58,8 @@ def test_command_line_of_a_node() -> None:
         ({"sim": "false", "policy": "scripted"}, "true object poses"),
         ({"sim": "false", "policy": "wam"}, "needs checkpoint:=FOLDER on hardware"),
         ({"latency": "soon"}, "not a number"),
+        ({"imagined_every": "-1"}, "must not be negative"),
+        ({"imagined_every": "nan"}, "must not be negative"),
     ],
 )
 def test_wrong_arguments_are_refused(given: dict[str, str], text: str) -> None:
@@ -76,6 +78,17 @@ def test_a_model_leaves_cores_to_the_graph(monkeypatch: pytest.MonkeyPatch) -> N
     assert policy() == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert policy() == {}, "the user's own word counts"
+
+
+def test_only_a_simulation_spends_calls_on_pictures_unless_told_to() -> None:
+    def every(**given: str) -> float:
+        policy = next(s for s in processes("agibot_g1", given) if s.name == "policy")
+        return float(policy.parameters["imagined_every"])
+
+    hardware = {"sim": "false", "policy": "wam", "checkpoint": "somewhere"}
+    assert every() > 0.0
+    assert every(**hardware) == 0.0
+    assert every(**hardware, imagined_every="2") == 2.0
 
 
 def test_unknown_robot_is_refused() -> None:

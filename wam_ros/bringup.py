@@ -39,7 +39,10 @@ _NUMBERS: dict[str, type[int] | type[float]] = {
     "server_wait": float,
     "seed": int,
     "rt_priority": int,
+    "imagined_every": float,
 }
+_AUTO = ("rt_priority", "imagined_every")
+"""Numbers that depend on whether the robot is simulated unless they are given."""
 ARGUMENTS = (
     Argument("sim", "true", "simulate the robot in MuJoCo instead of talking to hardware", _BOOL),
     Argument(
@@ -72,6 +75,11 @@ ARGUMENTS = (
         "auto",
         "policy:=wam: publish what the model expects to see; auto: where that is nearly free",
         ("auto", *_BOOL),
+    ),
+    Argument(
+        "imagined_every",
+        "auto",
+        "seconds after which one such video may delay a call; auto: 1 in simulation; 0: never",
     ),
     Argument(
         "model_python",
@@ -182,12 +190,14 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
             "has seen nothing but the simulation"
         )
     for name, kind in _NUMBERS.items():
-        if name == "rt_priority" and values[name] == "auto":
+        if name in _AUTO and values[name] == "auto":
             continue
         try:
-            kind(values[name])
+            number = kind(values[name])
         except ValueError as err:
             raise BringupError(f"{name}:={values[name]} is not a number") from err
+        if name == "imagined_every" and not number >= 0.0:
+            raise BringupError(f"{name}:={values[name]} s must not be negative")
     return values
 
 
@@ -211,6 +221,12 @@ def _rt_priority(given: str, sim: bool) -> int:
         return int(given)
     # A simulated arm shares the machine: pushed aside by the loop, it could not follow it.
     return 0 if sim else -1
+
+
+def _imagined_every(given: str, sim: bool) -> float:
+    if given != "auto":
+        return float(given)
+    return 1.0 if sim else 0.0
 
 
 def _threads() -> dict[str, str]:
@@ -257,6 +273,7 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         "replay_file": v["replay_file"],
         **{n: v[n] for n in MODEL_ARGUMENTS},
         "imagined_video": v["imagined_video"],
+        "imagined_every": _imagined_every(v["imagined_every"], sim),
         "ranks": int(v["ranks"]),
         **{n: value for n, value in v.items() if n.startswith("server") and n not in _NUMBERS},
         "server_timeout": float(v["server_timeout"]),

@@ -72,7 +72,7 @@ class PolicyNode(AutostartNode):
             "server_wait": 60.0, "server_token_file": "", "server_ca": "", "server_names": "",
             "server_actions": "auto", "server_channels": "", "checkpoint": "", "base": "",
             "tokenizer": "", "device": "auto", "precision": "auto", "stall_after": 10.0,
-            "imagined_video": "auto", "ranks": 1,
+            "imagined_video": "auto", "imagined_every": 0.0, "ranks": 1,
         }  # fmt: skip
         # On a command line `true` is a bool, where `auto` is a string.
         loose = {"imagined_video": ParameterDescriptor(dynamic_typing=True)}
@@ -97,6 +97,7 @@ class PolicyNode(AutostartNode):
             self._publish_frame,
             self._now,
             self._on_afterwork_error,
+            every=float(self._p["imagined_every"]) or float("inf"),
         )
 
     def _interfaces(self) -> None:
@@ -143,7 +144,7 @@ class PolicyNode(AutostartNode):
 
     def _let_go(self) -> None:
         """End sessions on servers; also while the backend is still loading."""
-        self._afterwork.stop()
+        self._afterwork.stop(glance=True)
         if self._made is not None:
             self._made.close()
         # torch aborts a process that ends while a thread is inside of it.

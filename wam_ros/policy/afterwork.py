@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,8 @@ class Afterwork:
         The clock that ``due`` of `start` is on, in seconds.
     on_error
         Called with what a backend raised; the rest of that afterthought is dropped.
+    every
+        Seconds without a frame after which there is a glance; infinite for never.
     """
 
     def __init__(
@@ -35,12 +38,14 @@ class Afterwork:
         on_frame: Callable[[Any, float, Any], None],
         now: Callable[[], float],
         on_error: Callable[[Exception], None] = lambda error: None,
+        every: float = math.inf,
     ) -> None:
         self._on_surprise, self._on_frame, self._now = on_surprise, on_frame, now
-        self._on_error = on_error
+        self._on_error, self._every = on_error, every
+        self._shown_at = math.nan
         self._change = threading.Condition()
         self._next: tuple[int, Afterthought, Any, float] | None = None
-        self._current = 0
+        self._current = self._void = 0
         self._closed = self._busy = False
         self._expected = {"surprise": 0.0, "frame": 0.0}
         self.shown = self.dropped = 0
@@ -51,6 +56,8 @@ class Afterwork:
     def start(self, thought: Afterthought, due: float, context: Any = None) -> None:
         """Begin with ``thought``, whose chunk is out; the next call is expected at ``due``."""
         with self._change:
+            if math.isnan(self._shown_at):
+                self._shown_at = self._now()
             self._current += 1
             skipped, self._next = self._next, (self._current, thought, context, due)
             self._change.notify_all()
@@ -58,10 +65,12 @@ class Afterwork:
             self.dropped += 1
             self._on_surprise(skipped[2], float("nan"))
 
-    def stop(self) -> None:
-        """A call starts: drop what is left. Does not wait."""
+    def stop(self, glance: bool = False) -> None:
+        """A call starts: drop what is left, a glance only if told so. Does not wait."""
         with self._change:
             self._current += 1
+            if glance:
+                self._void = self._current
 
     def rest(self, seconds: float) -> bool:
         """Wait until no piece is under way, at most ``seconds``; whether that is so."""
@@ -72,6 +81,7 @@ class Afterwork:
         """Stop, and end the thread once the piece under way is done."""
         with self._change:
             self._current += 1
+            self._void = self._current
             self._closed = True
             self._change.notify_all()
 
@@ -99,29 +109,35 @@ class Afterwork:
                 self._change.notify_all()
 
     def _empty(self, number: int, thought: Afterthought, context: Any, due: float) -> None:
+        glance = self._now() - self._shown_at >= self._every
         surprise = float("nan")
         try:
-            if self._fits("surprise", number, due):
+            if self._may("surprise", number, due, glance):
                 surprise = self._timed("surprise", thought.surprise)
         finally:  # once per call, whatever happens
             self._on_surprise(context, surprise)
         frames = iter(thought.frames)
-        while self._fits("frame", number, due):
+        while self._may("frame", number, due, glance):
             found = self._timed("frame", lambda: next(frames, None))
             if found is None:
                 return
             with self._change:
-                if number != self._current:
+                if not self._wanted(number, glance):
                     break
                 self._on_frame(context, *found)
                 self.shown += 1
+                self._shown_at = self._now()
         self.dropped += 1
 
-    def _fits(self, kind: str, number: int, due: float) -> bool:
+    def _wanted(self, number: int, glance: bool) -> bool:
+        return number > self._void if glance else number == self._current
+
+    def _may(self, kind: str, number: int, due: float, glance: bool) -> bool:
+        """Whether a piece may begin: it is wanted, and ends in time or is part of a glance."""
         with self._change:
-            if number != self._current:
+            if not self._wanted(number, glance):
                 return False
-        if self._now() + self._expected[kind] <= due:
+        if glance or self._now() + self._expected[kind] <= due:
             return True
         # One slow piece must not end it for good: what is never done is never measured again.
         self._expected[kind] *= _FORGET
