@@ -78,7 +78,7 @@ def executor_loop(rate: float, seconds: float, fifo: bool, queue: Any) -> None:
 def _spin(ros: Any, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        ros.spin_once(timeout_sec=0.05)
+        ros.spin_once(timeout_sec=max(0.0, end - time.monotonic()))
 
 
 def _contract_text(rate: float) -> str:

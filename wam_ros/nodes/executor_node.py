@@ -49,6 +49,8 @@ RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _CHUNK_EVERY = 10
 """Ticks between two looks for a chunk: a flood of chunks costs at most one in 20 ms."""
 _BURST = 25  # control cycles walked at once on a simulated clock, at most
+_STATE_PERIOD, _NEWS_PERIOD = 0.1, 0.02
+"""Seconds between two states, and at least when the mode or its reason has changed."""
 PRIORITY = 50  # below the kernel's interrupt threads on PREEMPT_RT, above everything ordinary
 _GENTLE = 4.0  # s; twice what the slowest joint of the shipped robots needs for a gentle stop
 _TUNABLE = ("smoothing", "fade", "ensemble", "savgol", "reanchor_cap", "slowest")
@@ -84,8 +86,9 @@ class ExecutorNode(AutostartNode):
         ]
         self._inputs()
         self._interfaces()
-        self._published: tuple[Any, ...] = ()
         self._period = 1.0 / self.contract.rates.control
+        self._state_every = max(1, round(_STATE_PERIOD / self._period))
+        self._news_every = max(1, round(_NEWS_PERIOD / self._period))
         self._sim_tick = -np.inf
         self._sim_count = 0
         self._next_chunk = 0
@@ -135,10 +138,13 @@ class ExecutorNode(AutostartNode):
         self.create_service(Trigger, "estop", self._on_estop)
         self._state_pub = self.create_publisher(ExecutorState, "executor_state", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Every wake-up of this side can hold the interpreter when the loop is due: one timer.
-        self._beat = 0
+        # Every wake-up of this side takes a millisecond and can hold the interpreter when the loop
+        # is due. So the loop publishes the state by itself, and this side wakes once a second.
         self._timing: tuple[float, ...] = (0.0,) * 5
-        self.create_timer(0.05, self._on_timer)
+        self._published: tuple[Any, ...] = ()
+        self._next_state = self._next_news = 0
+        self.create_timer(1.0, self._on_timer)
+        self._logged = self.create_guard_condition(self._write_log)
 
     # ---- the loop's work -----------------------------------------------------------------------
 
@@ -151,6 +157,12 @@ class ExecutorNode(AutostartNode):
         return self._clock_map.ros(time.monotonic())
 
     def _tick(self, tick: int, monotonic: float) -> None:
+        try:
+            self._work(tick, monotonic)
+        finally:  # what went wrong is told, too
+            self._report(tick)
+
+    def _work(self, tick: int, monotonic: float) -> None:
         if self.get_clock().ros_time_is_active:
             self._simulated_tick(tick)
             return
@@ -223,6 +235,19 @@ class ExecutorNode(AutostartNode):
                 self._next_chunk = tick + _CHUNK_EVERY
                 self._take_chunk(message, now)
 
+    def _report(self, tick: int) -> None:
+        """Publish the state when it is due, or when there is news."""
+        core = self._core
+        seen = (core.mode, core.reason, core.counters.rejected > 0)
+        news = seen != self._published and tick >= self._next_news
+        late = tick - self._next_state
+        # Better not in one tick with a chunk or a check of distances, which take long themselves.
+        light = core.light_tick and tick != self._next_chunk - _CHUNK_EVERY
+        if news or (late >= 0 and light) or late >= _CHUNK_EVERY:
+            self._published = seen
+            self._next_state, self._next_news = tick + self._state_every, tick + self._news_every
+            self._state_pub.publish(state_message(core, self._loop, self._timing, self._now()))
+
     def _take_chunk(self, message: Any, now: float) -> None:
         try:
             reason = self._core.submit(chunk_from_msg(message), now)
@@ -242,6 +267,7 @@ class ExecutorNode(AutostartNode):
         # Logging publishes on /rosout; the ROS executor does it, not the loop.
         if not self._log or self._log[-1] != (level, text):
             self._log.append((level, text))
+            self._logged.trigger()
 
     def _fault(self, reason: str) -> None:
         """A tick raised: what led to it may be wrong, so nothing more is sent."""
@@ -285,23 +311,14 @@ class ExecutorNode(AutostartNode):
     # ---- telemetry -----------------------------------------------------------------------------
 
     def _on_timer(self) -> None:
-        """State at 10 Hz and at once when it changes, timing and diagnostics once a second."""
-        self._beat += 1
-        if self._beat % 20 == 0:
-            self._timing = timing_of(self._loop)
-            self._diagnostics.publish(
-                diagnostics(self, self._core, self._loop, self._timing, self._now())
-            )
-            # The loop switched collection off; what ROS leaves behind is young, collected here.
-            gc.collect(1)
-        core, timing = self._core, self._timing
-        seen = (core.mode, core.reason, core.counters.rejected > 0)
-        if seen != self._published or self._beat % 2 == 0:
-            self._published = seen
-            with contextlib.suppress(TimeoutError):
-                self._state_pub.publish(
-                    self._loop.ask(lambda: state_message(core, self._loop, timing, self._now()))
-                )
+        self._timing = timing_of(self._loop)
+        self._diagnostics.publish(
+            diagnostics(self, self._core, self._loop, self._timing, self._now())
+        )
+        # The loop switched collection off; what ROS leaves behind is young, collected here.
+        gc.collect(1)
+
+    def _write_log(self) -> None:
         while self._log:
             level, text = self._log.popleft()
             # One call site each: rclpy throttles by the place in the source.

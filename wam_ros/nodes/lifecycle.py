@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+_PATIENCE = 1.0
+"""Seconds between two looks at whether to stop, should a signal be missed."""
 
 
 class AutostartNode(LifecycleNode):  # type: ignore[misc]
@@ -45,6 +50,32 @@ class AutostartNode(LifecycleNode):  # type: ignore[misc]
             self.trigger_activate()
 
 
+@contextlib.contextmanager
+def _woken_by_signals(executor: SingleThreadedExecutor) -> Iterator[None]:
+    """A signal ends the executor's waiting, which Python's own handlers cannot do.
+
+    The executor sets its wait set up anew after every wait: a millisecond in which it often holds
+    the interpreter. Looking every few milliseconds whether to stop would cost more than the node.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while heard.recv(64):
+            executor.wake()
+
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        told.close()  # ends the listener
+        listener.join()
+        heard.close()
+
+
 def run(make: Callable[[], Any], name: str, refusals: tuple[type[Exception], ...]) -> int:
     """Spin the node that ``make`` returns until SIGINT or SIGTERM; then let it shut down.
 
@@ -64,8 +95,9 @@ def run(make: Callable[[], Any], name: str, refusals: tuple[type[Exception], ...
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not stop.is_set():
-        executor.spin_once(timeout_sec=0.05)
+    with _woken_by_signals(executor):
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=_PATIENCE)
     # A terminal's Ctrl-C comes twice under `ros2 launch`, and Python restores the default handler
     # while it ends: the second one would kill us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

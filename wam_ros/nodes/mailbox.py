@@ -1,4 +1,4 @@
-"""Subscriptions that the control loop reads itself.
+"""Subscriptions that a control loop, or the simulation's physics, reads itself.
 
 Messages that reach the loop through rclpy's executor cost several hundred microseconds each in
 another thread, during which the loop waits for the interpreter. Asking an empty subscription costs

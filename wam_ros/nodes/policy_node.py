@@ -90,6 +90,7 @@ class PolicyNode(AutostartNode):
         self._lost_at: float | None = None
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
+        self._calling = False
         self._lock = threading.Lock()
         self._interfaces()
         self._afterwork = Afterwork(
@@ -117,7 +118,9 @@ class PolicyNode(AutostartNode):
         self.create_subscription(MarkerArray, "sim/objects", self._on_objects, 10)
         settings = Settings(stall_after=float(self._p["stall_after"]))
         self._runs = InstructionServer(self, self._look, self._take, settings)
-        self.create_timer(0.01, self._tick)
+        # Each wake-up costs a millisecond that the model could use: the end of a call tells itself.
+        self.create_timer(0.02, self._tick)
+        self._done = self.create_guard_condition(self._tick)
         self.create_timer(0.5, self._publish_state)
         self.create_timer(1.0, self._diagnose)
 
@@ -227,7 +230,7 @@ class PolicyNode(AutostartNode):
 
     @property
     def _busy(self) -> bool:
-        return self._worker is not None and self._worker.is_alive()
+        return self._calling
 
     def _tick(self) -> None:
         if self._lost_at is not None:
@@ -248,8 +251,16 @@ class PolicyNode(AutostartNode):
         self._afterwork.stop()
         progress = (self._rows_of, self._rows)
         call = self._turn.call(self._backend, dict(self._objects), progress, decision.cadence)
-        self._worker = threading.Thread(target=self._call, args=(call,), daemon=True)
+        self._calling = True
+        self._worker = threading.Thread(target=self._work, args=(call,), daemon=True)
         self._worker.start()
+
+    def _work(self, call: Call) -> None:
+        try:
+            self._call(call)
+        finally:
+            self._calling = False
+            self._done.trigger()
 
     def _call(self, call: Call) -> None:
         backend = self._backend

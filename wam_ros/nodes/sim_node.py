@@ -32,6 +32,7 @@ from wam_ros.execution.metrics import Window  # noqa: E402
 from wam_ros.msg import SimState  # noqa: E402
 from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
 from wam_ros.nodes.lifecycle import AutostartNode, run  # noqa: E402
+from wam_ros.nodes.mailbox import Mailbox, Unspun  # noqa: E402
 from wam_ros.nodes.states import simulated_joints  # noqa: E402
 from wam_ros.sim.judge import TaskJudge, judge_for  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
@@ -80,10 +81,15 @@ class SimNode(AutostartNode):
         }
         self._state = self.create_publisher(SimState, "sim/state", 10)
         self._objects = self.create_publisher(MarkerArray, "sim/objects", 10)
-        reliable = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        for output in self.contract.outputs:
-            cls = _COMMANDS.get(output.type, JointState)
-            self.create_subscription(cls, output.topic, self._handler(output), reliable)
+        reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        group = Unspun()
+        self._commands = [
+            (
+                Mailbox(self, group, _COMMANDS.get(o.type, JointState), o.topic, reliable),
+                self._handler(o),
+            )
+            for o in self.contract.outputs
+        ]
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         for fault in ("drop_camera", "jam_joint"):
             reason = self._break(fault, str(p[fault]))
@@ -175,6 +181,10 @@ class SimNode(AutostartNode):
                 deadline = start = time.monotonic()
                 begun = self.plant.time
                 continue
+            for box, apply in self._commands:  # between two steps: what came before counts no more
+                message = box.take()
+                if message is not None:
+                    apply(message)
             self.plant.step(_BATCH)
             if self._clock_out is not None:
                 self._clock_out.publish(Clock(clock=self._stamp()))
