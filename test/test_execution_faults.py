@@ -19,7 +19,7 @@ from execution_bench import (
     drive,
 )
 
-from wam_ros.execution import Executor, Mode, execute
+from wam_ros.execution import Executor, Mode, execute, plan
 
 
 def test_estop_latches_until_reset() -> None:
@@ -158,6 +158,28 @@ def test_hold_forgets_the_chunk() -> None:
     core.hold("asked to")
     assert core.mode is Mode.STOPPING
     assert core.progress(0.1) == (0, 0.0, 0.0)
+
+
+def test_a_chunk_that_cannot_be_fitted_is_refused_and_the_motion_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No sound rows are known that LAPACK gives up on, so it is told to."""
+    rows = HOME + np.linspace(0, 0.3, 24)[:, None] * np.eye(N)[0]
+    core, undisturbed = armed(), armed()
+    solve, times = plan.dpbsv, DT * np.arange(300)
+    first, second = (0.0, chunk(0.0, rows)), (0.1, chunk(0.1, rows, 2))
+
+    def gives_up(*given, **options):
+        unfit = core.counters.accepted == 1 and core.counters.rejected == 0
+        return (None, None, 7) if unfit else solve(*given, **options)
+
+    monkeypatch.setattr(plan, "dpbsv", gives_up)
+    run = execute(core, [first, second], times)
+    assert run.refusals == ["", "the rows cannot be fitted by a path"]
+    assert core.counters.rejected == 1
+    alone = execute(undisturbed, [first], times)
+    np.testing.assert_array_equal(run.commands, alone.commands)
+    assert core.submit(chunk(times[-1], rows, 3), times[-1]) == ""
 
 
 def test_malformed_chunks_never_move_the_arm() -> None:

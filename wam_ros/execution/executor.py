@@ -128,10 +128,15 @@ class Executor:
         reason = far_off(offset, due, under_way, self._joints, s.reanchor_cap)
         if reason:
             return reason
-        self._motion.targets = ensemble(placed, old, 0.0 if sync else s.ensemble)
-        self._motion.chunk, self._newest_t0 = chunk, chunk.t0
-        targets = reanchor(self._motion.targets, time, offset, s.fade)
-        self._motion.plan(targets, rest=s.smoothing if sync else None)
+        targets = ensemble(placed, old, 0.0 if sync else s.ensemble)
+        try:
+            self._motion.plan(
+                reanchor(targets, time, offset, s.fade), rest=s.smoothing if sync else None
+            )
+        except np.linalg.LinAlgError as err:  # the motion under way is untouched and goes on
+            return str(err)
+        self._motion.targets, self._motion.chunk = targets, chunk
+        self._newest_t0 = chunk.t0
         self._base.take(chunk, start)
         self.counters.delay_rows = max(0.0, (time - start) / chunk.step_period)
         self._seam = True

@@ -138,6 +138,11 @@ def fit(
     join
         Rows due in the first ``join`` seconds are left out, all but the last one: the path meets
         the rows later, and gently.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        The numbers are too far apart for the system to be solved.
     """
     knots = np.concatenate([[start], times])
     h = knots[1:] - knots[:-1]
@@ -168,7 +173,7 @@ def fit(
         _pin(band, right, 3 * n - 2)
     # LAPACK itself: SciPy's solveh_banded takes as long again for checks not needed here.
     _, found, failed = dpbsv(band, right, lower=1, overwrite_ab=1, overwrite_b=1)
-    if failed:  # a ValueError, as solveh_banded raises: the chunk is refused, the motion goes on
+    if failed:
         raise np.linalg.LinAlgError("the rows cannot be fitted by a path")
     ends = np.concatenate([first[None], found.reshape(n, 3, -1)])
     return Path(knots, _HERMITE @ _pairs(ends, h / unit))
