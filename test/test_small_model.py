@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -72,3 +73,18 @@ def test_told_otherwise_on_the_way_it_obeys() -> None:
         obeyed += found.final_distance < 0.06
     evaluator.close()
     assert obeyed >= 2
+
+
+@needs_torch
+@pytest.mark.parametrize("cadence", ["sliding", "async"])
+def test_every_call_but_the_first_says_how_surprised_it_is(cadence: str) -> None:
+    options = {"checkpoint": str(FOLDER), "imagined_video": "true"}
+    evaluator = Evaluator(replace(condition(cadence), options=options))
+    found = evaluator.rollout.run(
+        "touch the red block with the left hand", 1.6, seed=episode_seed("held_out", 800)
+    )
+    evaluator.close()
+    # A latent covers 0.4 s: what was imagined before has by then been seen.
+    late = [c.surprise for c in found.chunks if c.called > found.chunks[0].called + 0.5]
+    assert len(late) >= 2
+    assert all(0.0 < s < 2.0 for s in late), late

@@ -315,21 +315,29 @@ class WamPolicy:
         if done <= 0.0 and window.cadence != "sync":
             done = (newest.t0 - self._last_t0) / period if math.isfinite(self._last_t0) else 0.0
         self._rows = min(done, float(self._adapter.horizon))
+        sliding = window.cadence == "sliding"
+        # A window is opened with the newest frame alone. In sliding without history every call
+        # opens one, and the others serve only to judge what was imagined.
+        opens = not self._session.history if sliding else not math.isfinite(self._last_t0)
         for frame in window.frames:
             if frame.t0 <= self._last_t0:
                 continue
-            row = done - (newest.t0 - frame.t0) / period
-            last = frame is newest
-            # A window is opened with the newest frame alone, so the others need no work.
-            if window.cadence == "sliding":
-                opens = not self._session.history
-            else:
-                opens = not math.isfinite(self._last_t0)
+            ago, last = (newest.t0 - frame.t0) / period, frame is newest
             if opens and not last:
+                if sliding and self._judged(ago):
+                    self._session.observe(self._composite(frame), frame.t0, executing=False)
                 continue
+            row = done - ago
             self._session.observe(
                 self._composite(frame), frame.t0, row, executing=row > 0.5 or last
             )
+
+    def _judged(self, ago: float) -> bool:
+        """Whether a frame ``ago`` rows old lies a whole number of video frames back."""
+        if not self._session.options.want_video:
+            return False
+        stride = self._contract.rates.video_stride
+        return abs(ago - stride * round(ago / stride)) <= 0.5
 
     def _composite(self, frame: Observation) -> Any:
         from wam_ros.policy.remote.fields import resize
