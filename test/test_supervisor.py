@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -107,6 +108,41 @@ def test_an_impatient_second_ctrl_c_does_not_leave_children(tmp_path) -> None:
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     s.stop(patience=0.4)
     assert not any(alive(p) for p in pids)
+
+
+def test_a_killed_supervisor_takes_its_processes_along(tmp_path) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import os, pathlib, signal, time\n"
+        "from wam_ros.children import stop_with_supervisor\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (here / 'told').touch())\n"
+        "stop_with_supervisor()\n"
+        "(here / 'up').write_text(str(os.getpid()))\n"
+        "while not (here / 'told').exists(): time.sleep(0.02)\n"
+    )
+    parent = (
+        "import sys, time\n"
+        "from wam_ros.bringup import ProcessSpec\n"
+        "from wam_ros.supervisor import Supervisor\n"
+        f"line = [sys.executable, {str(child)!r}]\n"
+        "s = Supervisor([ProcessSpec('a', 'wam', {})], lambda _: line)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent])
+
+    def wait_for(name: str) -> None:
+        end = time.monotonic() + 20
+        while not (tmp_path / name).exists():
+            assert time.monotonic() < end, name
+            time.sleep(0.02)
+
+    wait_for("up")
+    time.sleep(0.2)
+    assert not (tmp_path / "told").exists()
+    process.kill()
+    process.wait(10)
+    wait_for("told")  # SIGTERM, so that the executor can bring the arm to rest
 
 
 def test_a_failing_start_leaves_no_child() -> None:

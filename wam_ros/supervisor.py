@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wam_ros.bringup import ProcessSpec
+from wam_ros.children import SUPERVISOR
 
 _STOP_ORDER = ("executor",)  # it brings the arm to rest before anything else goes
 _MAX_DELAY = 10.0
@@ -45,6 +46,8 @@ class _Child:
 
 class Supervisor:
     """Runs processes, each in a process group of its own, until `stop`.
+
+    They end with the supervisor as well, should it be killed (`children.stop_with_supervisor`).
 
     Parameters
     ----------
@@ -81,7 +84,7 @@ class Supervisor:
         out: Any = self._log
         return subprocess.Popen(
             self._make(spec),
-            env={**os.environ, **spec.environment},
+            env={**os.environ, **spec.environment, SUPERVISOR: str(os.getpid())},
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -15,6 +15,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from wam_ros.children import stop_with_supervisor
+
 _PATIENCE = 1.0
 """Seconds between two looks at whether to stop, should a signal be missed."""
 
@@ -87,6 +89,7 @@ def run(make: Callable[[], Any], name: str, refusals: tuple[type[Exception], ...
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    stop_with_supervisor()
     try:
         node = make()
     except refusals as err:

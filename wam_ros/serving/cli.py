@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from wam_ros.children import stop_with_supervisor
+
 DIALECTS = ("native", "roboarena")
 _NEEDS = {
     "websockets": "websockets>=15",
@@ -138,6 +140,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for received in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(received, server.stop)
+    stop_with_supervisor()
 
     def ready(running: PolicyServer) -> None:
         scheme = "wss" if tls else "ws"
