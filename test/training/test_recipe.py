@@ -100,3 +100,19 @@ def test_wrong_usage_is_explained(
     assert "--from" in capsys.readouterr().out
     assert main(["train", str(tmp_path), "--out", str(tmp_path / "x")]) == 1
     assert "info.json not found" in capsys.readouterr().out
+
+
+def test_weights_of_another_origin_are_not_overwritten(
+    checkpoint: Path, dataset: GearDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "DreamZero-AgiBot"
+    other.mkdir()
+    weights = other / "model-00001-of-00002.safetensors"
+    weights.write_bytes(b"precious")
+    line = ["train", str(dataset.folder), *QUICK, "--out"]
+    for extra in ([], ["--from", str(checkpoint)]):
+        assert main([*line, str(other), *extra]) == 1
+        assert "not trained here" in capsys.readouterr().out
+    assert weights.read_bytes() == b"precious"
+    assert main([*line, str(checkpoint), "--from", str(checkpoint)]) == 1
+    assert "the checkpoint to fine-tune" in capsys.readouterr().out

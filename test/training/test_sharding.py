@@ -19,7 +19,8 @@ from wam_ros.wam.checkpoint.load import load
 
 from .conftest import HEIGHT, WIDTH
 
-STEPS = ["--steps", "3", "--batch", "4", "--minutes", "9", "--threads", "1", "--rate", "0.05"]
+COMMON = ["--batch", "4", "--minutes", "9", "--threads", "1", "--rate", "0.05"]
+STEPS = ["--steps", "3", *COMMON]
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +42,43 @@ def changes(base: Path, tuned: Path, lora: bool) -> torch.Tensor:
     return torch.cat([(after[k] - v).flatten() for k, v in before.items()])
 
 
+def by_two(line: list[str]) -> str:
+    """What two processes under torchrun print."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", "2", "-m", "wam_ros.cli"]
+    done = subprocess.run(
+        [*torchrun, *line], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize("lora", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_do_what_one_does(
     base: Path, dataset: GearDataset, tmp_path: Path, lora: bool
 ) -> None:
     line = ["train", str(dataset.folder), "--from", str(base), *STEPS, *["--lora"] * lora]
     assert main([*line, "--out", str(tmp_path / "one")]) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc-per-node", "2", "-m", "wam_ros.cli"]
-    two = [*torchrun, *line, "--out", str(tmp_path / "two")]
-    done = subprocess.run(two, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("step 3 ") == 1, "one of them speaks"
+    told = by_two([*line, "--out", str(tmp_path / "two")])
+    assert told.count("step 3 ") == 1, "one of them speaks"
     one, split = (changes(base, tmp_path / name, lora) for name in ("one", "two"))
     assert one.norm() > 0.1
     assert (one - split).norm() < 0.02 * one.norm()
     shares = sorted(p.name for p in (tmp_path / "two" / "stages").glob("*of2.pt"))
     assert len(shares) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_their_shares(
+    base: Path, dataset: GearDataset, tmp_path: Path
+) -> None:
+    line = ["train", str(dataset.folder), "--from", str(base), *COMMON]
+    for steps in ("2", "4"):
+        assert main([*line, "--steps", steps, "--out", str(tmp_path / "one")]) == 0
+        told = by_two([*line, "--steps", steps, "--out", str(tmp_path / "two")])
+        assert ("going on at step 2" in told) == (steps == "4")
+    one, split = (changes(base, tmp_path / name, False) for name in ("one", "two"))
+    assert (one - split).norm() < 0.02 * one.norm()
 
 
 def test_views_of_another_size_are_refused(

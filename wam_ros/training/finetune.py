@@ -15,6 +15,7 @@ from wam_ros.training.episodes import Episode
 from wam_ros.training.flow import Batch, Condition, FlowLoss, TeacherForcing
 from wam_ros.training.gear import GearDataset, GearError
 from wam_ros.training.lora import add_lora, save_lora
+from wam_ros.training.output import make_room, stages_of
 from wam_ros.training.prepare import make_windows, split_off, with_held_out
 from wam_ros.training.ranks import Ranks
 from wam_ros.training.recipe import Settings
@@ -53,7 +54,8 @@ def finetune(
     Raises
     ------
     GearError
-        If the dataset does not fit the checkpoint's sizes, or the batch not the ranks.
+        If the dataset does not fit the checkpoint's sizes, or the batch not the ranks, or ``out``
+        holds weights of another origin.
     """
     config, networks, tag = loaded.config, loaded.networks, dataset.tag
     known = (loaded.metadata or {}).get(tag)
@@ -64,7 +66,9 @@ def finetune(
     share = (0, 1) if ranks is None else (ranks.rank, ranks.world)
     if settings.batch % share[1]:
         raise GearError(f"--batch {settings.batch} does not divide among {share[1]} processes")
-    stages = out / "stages"
+    if out.resolve() == base.resolve():
+        raise GearError(f"--out is the checkpoint to fine-tune, {base}: choose another folder")
+    stages = stages_of(out)
     with nullcontext() if ranks is None else ranks.in_turn():
         if episodes is None:
             size = (config.head.video_height, config.head.video_width)
@@ -122,6 +126,7 @@ def finetune(
         if not ranks.first:
             return out
     metadata, experiment = {**(loaded.metadata or {}), tag: dataset.metadata}, dataset.experiment()
+    make_room(out)
     if not lora:
         # Trained on GPUs it is float32, twice what the release stores.
         dtype = torch.bfloat16 if ranks is not None and ranks.device.type == "cuda" else None

@@ -30,6 +30,7 @@ from wam_ros.training.flow import Batch, FlowLoss
 from wam_ros.training.gear import GearDataset
 from wam_ros.training.grounding import HindsightLoss, Readout
 from wam_ros.training.latents import encode_all
+from wam_ros.training.output import make_room, stages_of
 from wam_ros.training.pointing import Pointing
 from wam_ros.training.prepare import make_windows, split_off, with_held_out
 from wam_ros.training.start import pass_noise
@@ -108,11 +109,16 @@ class SmallRecipe:
     ----------
     out
         Becomes the checkpoint; ``stages`` in it holds what a stopped run goes on with.
+
+    Raises
+    ------
+    GearError
+        ``out`` holds weights of another origin.
     """
 
     def __init__(self, dataset: GearDataset, out: Path, settings: Settings, say: Say) -> None:
         self.dataset, self.out, self.settings, self._say = dataset, out, settings, say
-        self.stages = out / "stages"
+        self.stages = stages_of(out)
         self.config: WamConfig = small()
         self.seconds: dict[str, float] = {}
         self.steps: dict[str, int] = {}
@@ -348,8 +354,7 @@ class SmallRecipe:
 
     def _write(self, networks: Networks) -> Path:
         metadata, experiment = {self.dataset.tag: self.dataset.metadata}, self.dataset.experiment()
-        for old in self.out.glob("model*.safetensors*"):
-            old.unlink()
+        make_room(self.out)
         save(self.out, self.config, networks, metadata, experiment, dtype=torch.bfloat16)
         facts = {
             "settings": dataclasses.asdict(self.settings),
