@@ -5,6 +5,7 @@ Loading and inference run in worker threads; the ROS executor only moves message
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage
@@ -260,7 +262,8 @@ class PolicyNode(AutostartNode):
             self._call(call)
         finally:
             self._calling = False
-            self._done.trigger()
+            with contextlib.suppress(InvalidHandle):  # the node has gone meanwhile
+                self._done.trigger()
 
     def _call(self, call: Call) -> None:
         backend = self._backend
