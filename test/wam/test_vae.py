@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wam_ros.wam.causal_conv import planar_on_cpu
 from wam_ros.wam.config import VaeConfig
 from wam_ros.wam.parity.result import relative_l2
 from wam_ros.wam.presets import tiny
@@ -47,6 +50,43 @@ def test_decode_undoes_the_scaling_of_encode(kind: str) -> None:
     video = _clip(vae, 5)
     expected = vae.net.decode(vae.net.encode(video).latent_dist.mode()).sample
     assert relative_l2(vae.decode(vae.encode(video)), expected) < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("kind", VAES)
+def test_convolutions_in_the_plane_equal_those_of_diffusers(kind: str, batch: int) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+    ours, theirs = VAES[kind], _vae(kind)
+    changed = [m for m in theirs.net.modules() if type(m).__name__ == "Planar"]
+    assert len(changed) > 10
+    for module in changed:
+        module.__class__ = WanCausalConv3d
+    for frames in (1, 5, 9):
+        video = _clip(ours, frames, frames, batch)
+        latents = theirs.encode(video)
+        assert relative_l2(ours.encode(video), latents) < 1e-5
+        assert relative_l2(ours.decode(latents), theirs.decode(latents)) < 1e-5
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_planes_have_the_gradients_of_the_convolution(known: int) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+    torch.manual_seed(known)
+    theirs = WanCausalConv3d(3, 5, (3, 3, 3), stride=(1, 2, 2), padding=1).double()
+    ours = torch.nn.Sequential(copy.deepcopy(theirs))
+    planar_on_cpu(ours)
+    assert type(ours[0]).__name__ == "Planar"
+    x = torch.randn(2, 3, 4, 6, 8, dtype=torch.float64)
+    past = torch.randn(2, 3, known, 6, 8, dtype=torch.float64) if known else None
+    results = []
+    for conv in (theirs, ours[0]):
+        out = conv(x, past)
+        out.square().sum().backward()
+        results.append((out, conv.weight.grad, conv.bias.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @settings(max_examples=20, deadline=None)

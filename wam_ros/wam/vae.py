@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wam_ros.wam.causal_conv import planar_on_cpu
 from wam_ros.wam.config import VaeConfig
 from wam_ros.wam.keymaps import vae as keymap
 from wam_ros.wam.stored import StoredNetwork
@@ -47,6 +48,7 @@ class VideoVae(StoredNetwork):
             scale_factor_spatial=config.spatial_stride,
         ).eval()
         _norm_in_own_precision(self.net)
+        planar_on_cpu(self.net)
         self._scales: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def configure(self, config: VaeConfig) -> None:
@@ -112,7 +114,7 @@ class VideoVae(StoredNetwork):
     @staticmethod
     def _empty_cache(side: torch.nn.Module) -> list[Any]:
         # One slot per causal convolution is what the network's running index can reach.
-        return [None] * sum(type(m).__name__ == "WanCausalConv3d" for m in side.modules())
+        return [None] * sum(isinstance(m, torch.nn.Conv3d) for m in side.modules())
 
 
 def _norm_in_own_precision(net: torch.nn.Module) -> None:
