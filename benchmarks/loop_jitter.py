@@ -43,10 +43,12 @@ def executor_loop(rate: float, seconds: float, fifo: bool, queue: Any) -> None:
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
+    from wam_ros import dds
     from wam_ros.execution.metrics import Window
     from wam_ros.nodes.executor_node import ExecutorNode
 
     sys.setswitchinterval(0.00002)
+    dds.leave_shared_memory()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as contract:
         contract.write(_contract_text(rate))
         contract.flush()

@@ -38,8 +38,11 @@ class Robot:
     """
 
     def __init__(self) -> None:
-        rclpy.init()
-        self.node = rclpy.create_node("stand_in")
+        with pytest.MonkeyPatch.context() as patch:
+            # As the executor does: peers are killed here, and may leave locks in shared memory.
+            patch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+            rclpy.init()
+            self.node = rclpy.create_node("stand_in")
         self.context_executor = rclpy.executors.SingleThreadedExecutor()
         self.context_executor.add_node(self.node)
         self.sources = [

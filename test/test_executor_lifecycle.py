@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +97,14 @@ def test_an_inactive_simulation_is_silent(bench, node_process) -> None:
     count = len(heard)
     robot.run(0.5)
     assert len(heard) == count
+
+
+def test_the_executor_keeps_out_of_shared_memory(bench) -> None:
+    """There a killed peer can leave a lock behind that whoever publishes to it waits for."""
+    robot, start = bench
+    process = start()
+    robot.policy = robot.wave
+    robot.until(robot.mode("tracking"))
+    maps = Path(f"/proc/{process.pid}/maps").read_text()
+    assert "libfastrtps" in maps  # else this shows nothing
+    assert "/dev/shm/fastrtps" not in maps

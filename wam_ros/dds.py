@@ -1,4 +1,4 @@
-"""The Fast DDS profile our image publishers load.
+"""What our nodes want of Fast DDS: a larger shared-memory segment for images, or none at all.
 
 Fast DDS's default shared-memory segment holds about half a megabyte, less than one VGA image, and
 loses best-effort frames on a small machine. Only the publisher's profile matters. The variable has
@@ -11,6 +11,7 @@ import os
 
 from wam_ros.resources import share
 
+_TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
@@ -27,3 +28,14 @@ def environment_line() -> str:
 def use_profile() -> None:
     """Load our profile in this process unless the user has chosen one."""
     os.environ.setdefault(VARIABLE, profile_path())
+
+
+def leave_shared_memory() -> None:
+    """Have this process speak UDP only, unless the user has chosen transports or a profile.
+
+    A process that is killed while its receiver holds the lock of its shared-memory port leaves the
+    lock behind. Whoever publishes to it then waits a second per message, interpreter lock and all,
+    until the middleware gives the dead process up (20 s). A control loop must not share that fate.
+    """
+    if VARIABLE not in os.environ:
+        os.environ.setdefault(_TRANSPORTS, "UDPv4")

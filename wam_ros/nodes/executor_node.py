@@ -22,6 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import SetBool, Trigger
 
+from wam_ros import dds
 from wam_ros.contract import Contract, ContractError, load_contract
 from wam_ros.contract.data import FloatArray
 from wam_ros.execution import Executor, Mode, Settings
@@ -367,6 +368,7 @@ def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
     # The control thread must not wait the default 5 ms for another thread to yield.
     sys.setswitchinterval(0.00002)
+    dds.leave_shared_memory()  # it sends a few kilobytes, and must not wait for who has died
     short_slice()  # nor a time slice of another process, where the loop has no real-time priority
     return run(ExecutorNode, "executor", (ContractError, ValueError))
 
