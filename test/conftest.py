@@ -109,8 +109,15 @@ def node_process(domain_id: int) -> Iterator[Callable[..., subprocess.Popen[str]
 
 
 @pytest.fixture
-def graph(domain_id: int, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Return ``start(robot, seconds=40, **arguments)``: a simulation, up and holding."""
+def graph(
+    domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
+    """Return ``start(robot, seconds=40, **arguments)``: a simulation, up and holding.
+
+    Discovery is at its default, as on a robot: under LOCALHOST the executor cannot keep out of
+    shared memory.
+    """
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
     from running_graph import Graph
 
@@ -129,10 +136,16 @@ def graph(domain_id: int, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def bench(node_process) -> Iterator[tuple[Any, Callable[..., Any]]]:
-    """A stand-in robot and ``start(*parameters)`` for a real executor node, armed on request."""
+def bench(
+    node_process: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """A stand-in robot and ``start(*parameters)`` for a real executor node, armed on request.
+
+    Both speak UDP only, which rmw_fastrtps does not let them where discovery is LOCALHOST.
+    """
     from stand_in import Robot
 
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     robot = Robot()
 
     def start(*parameters: str, armed: bool = True) -> Any:

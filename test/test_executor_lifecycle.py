@@ -107,4 +107,4 @@ def test_the_executor_keeps_out_of_shared_memory(bench) -> None:
     robot.until(robot.mode("tracking"))
     maps = Path(f"/proc/{process.pid}/maps").read_text()
     assert "libfastrtps" in maps  # else this shows nothing
-    assert "/dev/shm/fastrtps" not in maps
+    assert "/dev/shm/fastrtps" not in maps, "see `wam_ros.dds.leave_shared_memory`"

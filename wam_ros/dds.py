@@ -36,6 +36,10 @@ def leave_shared_memory() -> None:
     A process that is killed while its receiver holds the lock of its shared-memory port leaves the
     lock behind. Whoever publishes to it then waits a second per message, interpreter lock and all,
     until the middleware gives the dead process up (20 s). A control loop must not share that fate.
+    With ``ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST`` rmw_fastrtps adds shared memory by itself, and
+    nothing can be done here.
     """
+    if os.environ.get(VARIABLE) == profile_path():  # meant for the camera drivers of this shell
+        del os.environ[VARIABLE]
     if VARIABLE not in os.environ:
         os.environ.setdefault(_TRANSPORTS, "UDPv4")
