@@ -47,13 +47,13 @@ def test_it_is_small_and_says_where_it_comes_from() -> None:
 @pytest.mark.parametrize("cadence", ["sliding", "async", "sync"])
 def test_it_touches_named_blocks_in_new_scenes(cadence: str) -> None:
     records = evaluate([condition(cadence)], SCENES)
-    assert sum(r.success for r in records) >= 2, [r.final_distance for r in records]
+    assert sum(r.success for r in records) >= 3, [r.final_distance for r in records]
 
 
 @needs_torch
 def test_it_understands_sentences_it_has_not_seen() -> None:
     records = evaluate([condition("sliding", split="paraphrases")], 4)
-    assert sum(r.success for r in records) >= 1, [r.final_distance for r in records]
+    assert sum(r.success for r in records) >= 2, [r.final_distance for r in records]
 
 
 @needs_torch

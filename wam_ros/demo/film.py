@@ -109,8 +109,11 @@ def draw(path: Path, film: Film, tag: str, title: str) -> bool:
     import matplotlib.pyplot as plt
 
     begin = film.seen[0][0]
-    fig = plt.figure(figsize=(max(8.0, 2.2 * len(pairs)), 5.0), constrained_layout=True)
-    grid = fig.add_gridspec(3, len(pairs), height_ratios=(1, 1, 1.1))
+    surprise = [(t - begin, v) for t, v in film.surprise if np.isfinite(v)]
+    rows = (1, 1, 1.1) if surprise else (1, 1)
+    size = (max(8.0, 2.2 * len(pairs)), 5.0 if surprise else 3.4)
+    fig = plt.figure(figsize=size, constrained_layout=True)
+    grid = fig.add_gridspec(len(rows), len(pairs), height_ratios=rows)
     for column, (stamp, lead, imagined, views) in enumerate(pairs):
         seen = _compose(views, tag, imagined.shape[:2])
         for row, picture in enumerate((imagined, seen)):
@@ -122,12 +125,13 @@ def draw(path: Path, film: Film, tag: str, title: str) -> bool:
                 axis.set_ylabel(("imagined", "seen")[row])
         when = f"{lead:.2f} s ahead" if lead >= 0 else f"shown {-lead:.2f} s late"
         fig.axes[-2].set_title(f"{stamp - begin:.1f} s, {when}", fontsize=8)
-    axis = fig.add_subplot(grid[2, :])
-    axis.plot(*zip(*[(t - begin, v) for t, v in film.surprise] or [(0.0, np.nan)]), ".-")
-    axis.set_xlabel("time (s)")
-    axis.set_ylabel("surprise")
-    axis.set_ylim(bottom=0.0)
-    axis.grid(alpha=0.3)
+    if surprise:
+        axis = fig.add_subplot(grid[2, :])
+        axis.plot(*zip(*surprise), ".-")
+        axis.set_xlabel("time (s)")
+        axis.set_ylabel("surprise")
+        axis.set_ylim(bottom=0.0)
+        axis.grid(alpha=0.3)
     fig.suptitle(title, fontsize=10)
     fig.savefig(path, dpi=120)
     plt.close(fig)

@@ -9,7 +9,7 @@ from typing import Any
 
 from wam_ros.policy.base import Afterthought
 
-_FORGET = 0.9
+_FORGET = 0.8
 
 
 class Afterwork:

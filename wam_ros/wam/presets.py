@@ -70,8 +70,9 @@ def small(vocab: int = 256) -> WamConfig:
     )
     head = HeadConfig(
         num_frames=17,
-        num_inference_steps=4,
-        dit_steps=4,
+        # Its actions are the mean of what may follow; more steps scatter them (docs/small_wam.md).
+        num_inference_steps=1,
+        dit_steps=1,
         cfg_scale=1.0,
         frames_per_call=9,
         sliding_history=0,
