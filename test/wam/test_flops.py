@@ -148,6 +148,9 @@ def test_encoders_by_their_kernels() -> None:
     with torch.no_grad():
         assert flops.counted(lambda: encoder(*random_prompt(config))) == costs.text
         vae = random_head(config).vae
+        for module in vae.net.modules():
+            if type(module).__name__ == "Planar":  # what a CPU leaves out is not left out on a GPU
+                module.__class__ = type(module).__mro__[1]
         size = (config.head.video_height, config.head.video_width)
         for frames in (1, 9, 17):
             video = torch.zeros(1, 3, frames, *size)

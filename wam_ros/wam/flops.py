@@ -217,7 +217,7 @@ class Encoders:
 
 
 def encoders(config: WamConfig) -> Encoders:
-    """Operations of the encoders; the VAE's are counted by running it on meta tensors."""
+    """Operations of the encoders; the VAE's are counted on meta tensors, which convolve as a GPU."""
     import torch
 
     from wam_ros.wam.vae import VideoVae
