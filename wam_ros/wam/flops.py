@@ -217,7 +217,7 @@ class Encoders:
 
 
 def encoders(config: WamConfig) -> Encoders:
-    """Operations of the encoders; the VAE's are counted on meta tensors, which convolve as a GPU."""
+    """Operations of the encoders; the VAE's on meta tensors, which are convolved as on a GPU."""
     import torch
 
     from wam_ros.wam.vae import VideoVae
