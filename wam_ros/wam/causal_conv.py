@@ -58,9 +58,7 @@ def _convolve(conv: nn.Conv3d, x: Tensor, past: Tensor | None) -> Tensor:
         first = max(0, k - known)
         if first < count:
             added = tap(k, None)
-            out = (
-                out + added
-                if first == 0
-                else torch.cat([out[:, :first], out[:, first:] + added], 1)
-            )
+            if first:
+                added = nn.functional.pad(added, (0, 0, 0, 0, 0, 0, first, 0))
+            out = out + added
     return out.transpose(1, 2).contiguous()
