@@ -4,6 +4,10 @@ Three processes run at once: a bare loop that only sleeps to absolute deadlines;
 node (20 joints of the G1, all its topics over real DDS, commands published); and a feeder that
 publishes joint states at 100 Hz and a chunk every 143 ms. Loads: none, one core busy, both cores
 busy, and chunks at 1 kHz. Under SCHED_FIFO both loops get the same priority.
+
+Afterwards, under the same load, a third loop does nothing but count for as long as the executor's
+median tick takes. What it misses is the machine's doing: a virtual one may run ten times slower for
+a tenth of a second, which a loop that only sleeps does not notice.
 """
 
 from __future__ import annotations
@@ -21,21 +25,41 @@ import numpy as np
 from common import arguments, finish, spread
 
 PRIORITY = 50
+LOOPS = ("bare", "executor", "counting")
 
 
-def bare_loop(rate: float, seconds: float, fifo: bool, queue: Any) -> None:
-    """The loop with nothing in it, by the same code as the executor's."""
+def count(rounds: int) -> None:
+    """Keep the interpreter busy."""
+    for _ in range(rounds):
+        pass
+
+
+def rounds_in(seconds: float) -> int:
+    """How far `count` gets in that time when nothing is in its way."""
+    best = np.inf
+    for _ in range(200):
+        begin = time.perf_counter()
+        count(1000)
+        best = min(best, time.perf_counter() - begin)
+    return int(1000 * seconds / best)
+
+
+def bare_loop(
+    rate: float, seconds: float, fifo: bool, queue: Any, name: str = "bare", work: float = 0.0
+) -> None:
+    """The loop with nothing in it, or ``work`` seconds of counting, by the executor's own code."""
     from wam_ros.execution.metrics import Window
     from wam_ros.nodes.control_loop import ControlLoop
 
-    loop = ControlLoop(lambda *_: None, 1.0 / rate, PRIORITY if fifo else 0)
+    rounds = rounds_in(work)
+    loop = ControlLoop(lambda *_: count(rounds), 1.0 / rate, PRIORITY if fifo else 0)
     loop.lateness = Window(int(rate * seconds * 2))
     used = time.process_time()
     loop.start()
     time.sleep(seconds)
     loop.end()
     share = (time.process_time() - used) / seconds
-    queue.put(("bare", loop.lateness.values(), loop.missed, share, loop.problem))
+    queue.put((name, loop.lateness.values(), loop.missed, share, loop.problem))
 
 
 def executor_loop(rate: float, seconds: float, fifo: bool, queue: Any) -> None:
@@ -167,7 +191,9 @@ def scenario(rate: float, load: str, fifo: bool, seconds: float, seed: int) -> d
     noise = {"one core busy": cores[-1:], "both cores busy": cores[:2]}.get(load, [])
     loads = [context.Process(target=busy, args=(c,), daemon=True) for c in noise]
     per_second = 1000.0 if load == "chunk flood" else 7.0
-    feed = context.Process(target=feeder, args=(seconds + 90, per_second, seed, queue), daemon=True)
+    feed = context.Process(
+        target=feeder, args=(2 * seconds + 90, per_second, seed, queue), daemon=True
+    )
     measured = [
         context.Process(target=f, args=(rate, seconds, fifo, queue), daemon=True)
         for f in (bare_loop, executor_loop)
@@ -183,11 +209,21 @@ def scenario(rate: float, load: str, fifo: bool, seconds: float, seed: int) -> d
     while not {"bare", "executor", "work"} <= found.keys():
         name, *rest = queue.get(timeout=seconds + 60)
         found[name] = rest
+    median = float(np.median(found["work"][0]))
+    for process in measured:
+        process.join(timeout=10)
+    given = (rate, seconds, fifo, queue, "counting", median)
+    measured.append(context.Process(target=bare_loop, args=given, daemon=True))
+    measured[-1].start()
+    name, *rest = queue.get(timeout=seconds + 60)
+    while name != "counting":  # the feeder tells how many chunks it sent
+        name, *rest = queue.get(timeout=seconds + 60)
+    found[name] = rest
     for process in (*loads, feed, *measured):
         process.kill()
         process.join()
     result: dict[str, Any] = {"rate_hz": rate, "load": load, "policy": "FIFO" if fifo else "OTHER"}
-    for name in ("bare", "executor"):
+    for name in LOOPS:
         late, missed, share, problem = found[name]
         if problem:
             raise RuntimeError(problem)
@@ -205,7 +241,7 @@ def scenario(rate: float, load: str, fifo: bool, seconds: float, seed: int) -> d
 def show(result: dict[str, Any]) -> None:
     """Print one scenario, a line per loop."""
     print(f"{result['rate_hz']:.0f} Hz, {result['load']}, SCHED_{result['policy']}")
-    for name in ("bare", "executor"):
+    for name in LOOPS:
         r = result[name]
         print(
             f"  {name:9s} p50 {r['p50']:7.0f}  p99 {r['p99']:7.0f}  p99.9 {r['p99.9']:7.0f}  "

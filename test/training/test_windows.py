@@ -76,7 +76,8 @@ def _windows(
     groups = (count - phase - 1) // 4
     # Latents say which frame they close with; singles are negative to tell them apart.
     closing = (phase + 4 * np.arange(groups + 1)).astype(np.float16)
-    z = Latents(phase, -closing[:, None, None, None] - 1, closing[:, None, None, None])
+    blocks = np.stack([closing[1:-1], closing[2:]], axis=1)
+    z = Latents(phase, -closing[:, None, None, None] - 1, blocks[:, :, None, None, None])
     episode = Episode(frames, clock, clock + 0.5, text)
     tokens = np.zeros((groups + 1, 1, 1), np.float32)
     known = {t: np.zeros((1, 1), np.float32) for t in set(text)}

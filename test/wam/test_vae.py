@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wam_ros.wam.causal_conv import planar_on_cpu
 from wam_ros.wam.config import VaeConfig
 from wam_ros.wam.parity.result import relative_l2
 from wam_ros.wam.presets import tiny
 from wam_ros.wam.vae import VideoVae
+from wam_ros.wam.vae_on_cpu import planar_on_cpu
 
 
 def _vae(kind: str) -> VideoVae:

@@ -145,11 +145,20 @@ class SmallRecipe:
 
     def video(self) -> None:
         """The VAE, and the latents of all episodes, for a run that has its encoders to train."""
+        s = self.settings
         networks, _, train, held = self._begin(self._load())
         self._vae(networks, train)
         started = time.monotonic()
-        for part, seed in ((train, self.settings.seed), (held, self.settings.seed + 1)):
-            encode_all(networks.vae, part, seed, self.stages, self._encoded, self.settings.bf16)
+        for part, seed in ((train, s.seed), (held, s.seed + 1)):
+            encode_all(
+                networks.vae,
+                part,
+                self.config.dit.num_frame_per_block,
+                seed,
+                self.stages,
+                self._encoded,
+                s.bf16,
+            )
         self.seconds["encode"] = round(time.monotonic() - started, 1)
         (self.stages / _ASIDE).write_text(json.dumps(self.seconds))
 

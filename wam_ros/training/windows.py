@@ -168,7 +168,7 @@ class Windows:
             self._numbers.actions(e.action[s : s + self._horizon], e.state[s]) for s in starts
         ]
         return Window(
-            z.window(place.group, self._k * blocks),
+            z.window(place.group, blocks),
             np.concatenate(actions),
             self._states[place.episode][starts],
             self._text[e.text[row]],

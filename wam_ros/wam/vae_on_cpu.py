@@ -1,8 +1,10 @@
-"""Causal convolutions in space and time as convolutions in the plane, for the CPU.
+"""The layers of a Wan VAE in forms for which a CPU has fast kernels.
 
-PyTorch's 3-D convolution has no fast kernel on a CPU. A convolution that strides by one in time is
-a sum of 2-D ones, one per tap, and 2-D ones have fast kernels: the first frame of a clip, before
-which there are only zeros, takes a tenth of the time, four frames take 0.4 of it.
+PyTorch's 3-D convolution has none in float32. A convolution that strides by one in time is a sum of
+2-D ones, one per tap, and 2-D ones have fast kernels: the first frame of a clip, before which there
+are only zeros, takes a tenth of the time, four frames take 0.4 of it. In bfloat16 only the first
+frame gains. Likewise `torch.nn.functional.normalize` over the channels takes longer than the
+convolution that follows, because it walks memory with long strides.
 """
 
 from __future__ import annotations
@@ -12,18 +14,31 @@ from torch import Tensor, nn
 
 
 def planar_on_cpu(net: nn.Module) -> None:
-    """Have the causal convolutions of a Wan VAE work plane by plane wherever they run on a CPU."""
+    """Have the causal convolutions of a Wan VAE work plane by plane wherever that is faster."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
     class Planar(WanCausalConv3d):
         def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-            if not x.is_cpu:
+            if not x.is_cpu or (cache_x is not None and _half(x)):
                 return super().forward(x, cache_x)
             return _convolve(self, x, cache_x)
 
     for module in net.modules():
         if type(module) is WanCausalConv3d and _fits(module):
             module.__class__ = Planar
+
+
+def normalize(x: Tensor, dim: int) -> Tensor:
+    """`torch.nn.functional.normalize`, to within rounding; not for bfloat16 that has to match."""
+    return x * x.square().sum(dim, keepdim=True).clamp_min(_TINY).rsqrt()
+
+
+_TINY = 1e-24  # square of what `torch.nn.functional.normalize` does not divide by less than
+
+
+def _half(x: Tensor) -> bool:
+    """Whether a convolution of ``x`` would run in half precision."""
+    return x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
 
 
 def _fits(conv: nn.Conv3d) -> bool:
