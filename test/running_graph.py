@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 
 from wam_ros.bringup import ProcessSpec, processes
 from wam_ros.nodes.client import GraphClient
@@ -78,11 +76,8 @@ class Graph:
 
     def set_parameter(self, node: str, name: str, value: str) -> None:
         """Set a parameter of ``/wam/<node>``; fails with the node's reason when it refuses."""
-        parameters = AsyncParameterClient(self.client._node, f"/wam/{node}")
-        call = parameters.set_parameters([Parameter(name, value=value)])
-        self.until(call.done, 10)
-        (result,) = call.result().results
-        assert result.successful, result.reason
+        reason = self.client.set_parameter(node, name, value, 10.0)
+        assert not reason, reason
 
     def carry_out(self, text: str, seconds: float = 40.0) -> int:
         """Say ``text`` and wait until the simulation calls it done; returns how often again.

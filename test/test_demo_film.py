@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from wam_ros.demo.film import Film, draw
+from wam_ros.demo.mishap import Mishap
 
 BEGIN = 1000.0
 
@@ -45,3 +46,31 @@ def test_the_picture_is_drawn_only_when_there_is_something(tmp_path: Path) -> No
     assert draw(tmp_path / "film.png", film(), "agibot", '"touch the red block"')
     picture = cv2.imread(str(tmp_path / "film.png"))
     assert picture.shape[1] > 1000 and picture.std() > 20
+    marked = film()
+    marked.marks.append((BEGIN + 1.0, "the block was moved"))
+    assert draw(tmp_path / "marked.png", marked, "agibot", '"touch the red block"')
+    assert np.any(cv2.imread(str(tmp_path / "marked.png")) != picture)
+
+
+class _Simulation:
+    """Lets the scene be disturbed at the third request."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+
+    def set_parameter(self, node: str, name: str, value: str) -> str:
+        self.asked.append((node, name, value))
+        return "" if len(self.asked) == 3 else "a hand is too near"
+
+
+def test_a_mishap_is_tried_until_it_happens_once() -> None:
+    simulation, mishap = _Simulation(), Mishap("move", 0.5)
+    assert not mishap.happen(simulation, 0.4)
+    assert simulation.asked == []
+    assert mishap.summary() == {"kind": "move", "at_s": None, "refused": ""}
+    happened = [mishap.happen(simulation, t) for t in (0.5, 0.6, 0.7, 0.8)]
+    assert happened == [False, False, True, False]
+    assert simulation.asked == 3 * [("sim", "disturb", "move")]
+    assert mishap.summary() == {"kind": "move", "at_s": 0.7, "refused": ""}
+    assert Mishap("", 0.0).summary() is None
+    assert not Mishap("", 0.0).happen(simulation, 9.0)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
 client_module = pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
@@ -100,6 +101,33 @@ def test_a_jammed_arm_trips_the_executor_which_can_be_armed_again(graph) -> None
     assert c.arm(True)[0], c.executor
     g.until(lambda: c.executor.mode_name == "holding", 10)
     g.carry_out("touch the red block with the right hand")
+
+
+def test_the_scene_can_be_disturbed_on_the_way(graph) -> None:
+    from visualization_msgs.msg import MarkerArray
+
+    g = graph(seed="1")
+    c = g.client
+    places: list[np.ndarray] = []
+
+    def keep(message: MarkerArray) -> None:
+        for m in message.markers:
+            if m.ns == "red_block":
+                p = m.pose.position
+                places.append(np.array([p.x, p.y, p.z]))
+
+    c.on(MarkerArray, "sim/objects", keep)
+    assert "no instruction" in c.set_parameter("sim", "disturb", "move")
+    assert c.say("touch the red block with the left hand")
+    assert "none of move, push" in c.set_parameter("sim", "disturb", "kick")
+    before = places[-1]
+    if c.set_parameter("sim", "disturb", "move"):  # the hand is at the block already
+        g.carry_out("touch the green block with the right hand")
+        assert c.say("touch the red block with the left hand")
+        g.until(lambda: not c.set_parameter("sim", "disturb", "move"), 10)
+    g.until(lambda: np.linalg.norm(places[-1] - before) > 0.04, 5)
+    g.carry_out("touch the red block with the left hand")
+    g.set_parameter("sim", "disturb", "push")
 
 
 def test_a_killed_policy_comes_back_and_the_arm_holds_meanwhile(graph) -> None:

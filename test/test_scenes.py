@@ -10,7 +10,7 @@ import pytest
 from wam_ros.contract import load_contract
 from wam_ros.contract.kinematics import Kinematics
 from wam_ros.resources import share
-from wam_ros.sim.disturbance import HAND_OFF, LEAST_MOVE, draw_disturbance
+from wam_ros.sim.disturbance import HAND_OFF, KINDS, LEAST_MOVE, draw_disturbance
 from wam_ros.sim.plant import TIMESTEP, Plant, Views
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS, place_blocks, scene_for
 from wam_ros.sim.seeds import episode_seed, split_of, stream
@@ -149,7 +149,10 @@ def test_moved_block_waits_for_the_hand_and_rests_in_its_place(plant: Plant) -> 
     blocks = place_blocks(plant.scene, 1)
     found = [draw_disturbance(plant.contract, blocks, s, target="red_block") for s in range(30)]
     kinds = {d.kind for d in found}
-    assert kinds == {"move", "push"}
+    assert kinds == set(KINDS)
+    for kind in KINDS:  # and either when it is asked for
+        asked = [draw_disturbance(plant.contract, blocks, s, kind=kind) for s in range(5)]
+        assert {d.kind for d in asked} == {kind}
     for d in (d for d in found if d.kind == "move"):
         assert np.linalg.norm(d.vector - blocks["red_block"]) >= LEAST_MOVE
         gaps = [np.linalg.norm(d.vector - p) for n, p in blocks.items() if n != d.target]

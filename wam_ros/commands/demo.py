@@ -18,6 +18,12 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--robot", default="agibot_g1")
     p.add_argument("--instruction", help="default: touch the red block (with the left hand)")
     p.add_argument("--then", default="", metavar="TEXT", help="say this on the way, and judge it")
+    p.add_argument(
+        "--disturb",
+        choices=("move", "push"),
+        help="on the way, move the block or push the arm it is about",
+    )
+    p.add_argument("--disturb-after", type=float, default=0.5, help="seconds until --disturb (0.5)")
     p.add_argument("--then-after", type=float, default=1.0, help="seconds until --then (1.0)")
     p.add_argument(
         "--policy",
@@ -55,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         policy=policy,
         then=args.then,
         then_after=args.then_after,
+        disturb=args.disturb or "",
+        disturb_after=args.disturb_after,
         checkpoint=str(args.checkpoint.resolve()) if args.checkpoint else "",
         cadence=args.cadence or ("sliding" if policy == "wam" else "async"),
         latency=args.latency,

@@ -30,12 +30,19 @@ class Film:
         Expected stamp, seconds it came ahead of it, and composite uint8 [H, W, 3].
     surprise
         Time of arrival and value.
+    marks
+        Time and text of what was done to the scene.
     """
 
     seen: list[tuple[float, Mapping[str, np.ndarray]]] = field(default_factory=list)
     imagined: list[tuple[float, float, np.ndarray]] = field(default_factory=list)
     surprise: list[tuple[float, float]] = field(default_factory=list)
+    marks: list[tuple[float, str]] = field(default_factory=list)
     height: int = 96
+
+    def mark(self, text: str) -> None:
+        """Something was done to the scene just now."""
+        self.marks.append((time.time(), text))
 
     def watch(self, client: Any) -> None:
         """Listen to what the policy node publishes beside its chunks, and to observations."""
@@ -128,6 +135,11 @@ def draw(path: Path, film: Film, tag: str, title: str) -> bool:
     if surprise:
         axis = fig.add_subplot(grid[2, :])
         axis.plot(*zip(*surprise), ".-")
+        for moment, text in film.marks:
+            axis.axvline(moment - begin, color="C3", linewidth=1.0)
+            axis.annotate(
+                text, (moment - begin, 0.0), (4, 4), textcoords="offset points", fontsize=8
+            )
         axis.set_xlabel("time (s)")
         axis.set_ylabel("surprise")
         axis.set_ylim(bottom=0.0)

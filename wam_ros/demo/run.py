@@ -11,6 +11,7 @@ from typing import Any
 
 from wam_ros.bringup import processes
 from wam_ros.demo.film import Film
+from wam_ros.demo.mishap import Mishap
 from wam_ros.demo.trace import Trace
 from wam_ros.supervisor import ChildFailed, Supervisor
 
@@ -20,7 +21,8 @@ class DemoOptions:
     """What to run; times in seconds.
 
     With ``then`` the robot is told something else ``then_after`` the first sentence, and has
-    succeeded when it has done that.
+    succeeded when it has done that. With ``disturb`` the simulation moves the block or pushes the
+    arm (`sim.disturbance.KINDS`) ``disturb_after`` the first sentence, or as soon after as it can.
     """
 
     robot: str = "agibot_g1"
@@ -31,6 +33,8 @@ class DemoOptions:
     latency: float = 0.1
     then: str = ""
     then_after: float = 1.0
+    disturb: str = ""
+    disturb_after: float = 0.5
     seed: int = 1
     deadline: float = 60.0
     out: Path = Path("demo_out")
@@ -88,6 +92,8 @@ def _watch(
         if options.policy == "wam":
             film.watch(client)
         _wait_ready(client, supervisor, say)
+        if options.disturb:
+            client.set_parameter("sim", "disturb", "")  # so that the node is known when it counts
         # Let a few observations pass, so that the first frame of the report is a real one.
         client.spin(1.0)
         say(f'saying: "{options.instruction}"')
@@ -95,6 +101,7 @@ def _watch(
         if not client.say(options.instruction):
             raise RuntimeError("the policy node did not take the instruction")
         reached, refused, then = None, "", options.then
+        mishap = Mishap(options.disturb, options.disturb_after)
         next_line = 0.0
         while time.monotonic() - begin < options.deadline:
             client.spin(0.05)
@@ -105,6 +112,9 @@ def _watch(
                 say(f'{t:5.1f} s  saying: "{then}"')
                 client.tell(then)
                 then = ""
+            if mishap.happen(client, t):
+                film.mark(mishap.what)
+                say(f"{t:5.1f} s  {mishap.what}")
             judged = options.then or options.instruction
             if client.sim.success and client.sim.task == judged:
                 reached = t
@@ -118,7 +128,8 @@ def _watch(
         client.spin(0.5)
         trace.record(client, time.monotonic() - begin)
         elapsed = time.monotonic() - begin
-        return _summary(options, client, trace, reached, refused, elapsed), trace, film
+        summary = _summary(options, client, trace, reached, refused, elapsed)
+        return {**summary, "disturbed": mishap.summary()}, trace, film
     finally:
         client.close()
 

@@ -9,6 +9,8 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import (
     DurabilityPolicy,
     QoSProfile,
@@ -43,6 +45,7 @@ class GraphClient:
         self.sim: Any = None
         self.observation: Any = None
         self.diagnostics: dict[str, tuple[int, str]] = {}
+        self._parameters: dict[str, AsyncParameterClient] = {}
         self._prefix = f"{namespace.strip('/')}: "
         self._listen(PolicyState, "policy_state", "policy", LATCHED)
         self._listen(ExecutorState, "executor_state", "executor", LATCHED)
@@ -132,6 +135,21 @@ class GraphClient:
     def confirm(self, seconds: float = 5.0) -> tuple[bool, str]:
         """Say that the instruction being run has succeeded."""
         return self._call(Trigger, "confirm_success", Trigger.Request(), seconds)
+
+    def set_parameter(self, node: str, name: str, value: str, seconds: float = 5.0) -> str:
+        """Set a parameter of a node of this graph; why that was refused, or ''."""
+        if node not in self._parameters:
+            self._parameters[node] = AsyncParameterClient(self._node, node)
+        parameters, end = self._parameters[node], time.monotonic() + seconds
+        while not parameters.services_are_ready() and time.monotonic() < end:
+            self.spin(0.02)
+        call = parameters.set_parameters([Parameter(name, value=value)])
+        while not call.done() and time.monotonic() < end:
+            self.spin(0.01)
+        if not call.done():
+            return f"the node '{node}' did not answer in {seconds:.0f} s"
+        (result,) = call.result().results
+        return "" if result.successful else str(result.reason)
 
     def _call(self, cls: Any, name: str, request: Any, seconds: float) -> tuple[bool, str]:
         client = self._node.create_client(cls, name)

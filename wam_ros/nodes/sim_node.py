@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, cast
 
 from wam_ros import dds
 
@@ -34,10 +34,11 @@ from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
 from wam_ros.nodes.lifecycle import AutostartNode, run  # noqa: E402
 from wam_ros.nodes.mailbox import Mailbox, Unspun  # noqa: E402
 from wam_ros.nodes.states import simulated_joints  # noqa: E402
+from wam_ros.sim.disturbance import KINDS, Disturbance, Kind, draw_disturbance  # noqa: E402
 from wam_ros.sim.judge import TaskJudge, judge_for  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
 from wam_ros.sim.scene import BLOCK_HALF, COLOURS  # noqa: E402
-from wam_ros.sim.tasks import InstructionError, parse_instruction  # noqa: E402
+from wam_ros.sim.tasks import InstructionError, Task, parse_instruction  # noqa: E402
 
 _COMMANDS = {
     "std_msgs/msg/Float64MultiArray": Float64MultiArray,
@@ -57,7 +58,7 @@ class SimNode(AutostartNode):
         defaults: dict[str, Any] = {
             "robot": "agibot_g1", "seed": 0, "gl": "osmesa", "state_rate": 50.0,
             "camera_rate": 15.0, "render_width": 320, "drop_camera": "", "jam_joint": "",
-            "publish_clock": False,
+            "disturb": "", "publish_clock": False,
         }  # fmt: skip
         p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
         self.contract = load_contract(p["robot"])
@@ -66,6 +67,9 @@ class SimNode(AutostartNode):
         self._width = int(p["render_width"])
         self._judge: TaskJudge | None = None
         self._task = ""
+        self._wanted: Task | None = None
+        self._mishap: Disturbance | None = None
+        self._mishaps = 0
         self._clock_out = (
             self.create_publisher(Clock, "/clock", 10) if bool(p["publish_clock"]) else None
         )
@@ -91,7 +95,7 @@ class SimNode(AutostartNode):
             for o in self.contract.outputs
         ]
         self.create_subscription(String, "instruction", self._on_instruction, 10)
-        for fault in ("drop_camera", "jam_joint"):
+        for fault in ("drop_camera", "jam_joint", "disturb"):
             reason = self._break(fault, str(p[fault]))
             if reason:
                 raise LookupError(reason)
@@ -142,7 +146,7 @@ class SimNode(AutostartNode):
         return SetParametersResult(successful=True)
 
     def _break(self, fault: str, name: str) -> str:
-        """Check one of the two faults and jam a joint at once; why not, or ''."""
+        """Check one of the faults, jam a joint or disturb the scene at once; why not, or ''."""
         if fault == "drop_camera":  # the drawing thread looks at the parameter
             known = [c.name for c in self.contract.cameras]
             if name and name not in known:
@@ -152,6 +156,35 @@ class SimNode(AutostartNode):
             if name and name not in known:
                 return f"jam_joint: no joint '{name}'; there are {', '.join(known)}"
             self.plant.jam(name)
+        elif fault == "disturb" and name:
+            return self._disturb(name)
+        return ""
+
+    def _disturb(self, kind: str) -> str:
+        """Move the block or push the arm that the instruction is about; why not, or ''."""
+        if kind not in KINDS:
+            return f"disturb: '{kind}' is none of {', '.join(KINDS)}"
+        if self._wanted is None:
+            return "disturb: no instruction has been given that says which block and arm"
+        objects = self.plant.objects()
+        now = self.plant.time
+        self._mishaps += 1
+        mishap = draw_disturbance(
+            self.contract,
+            {n: p for n, p in objects.items() if n != "bowl"},
+            int(self.get_parameter("seed").value) + 1000 * self._mishaps,
+            target=getattr(self._wanted, "object", None),
+            group=getattr(self._wanted, "group", None),
+            window=(now, now),
+            kind=cast(Kind, kind),
+        )
+        if mishap.kind != kind:
+            return "disturb: there is no other place for the block"
+        if not mishap.apply(self.plant):
+            return f"disturb: a hand or a block is too near to where {mishap.target} is or would go"
+        self._mishap = mishap
+        what = "moved" if kind == "move" else "pushed"
+        self.get_logger().info(f"{mishap.target} was {what}")
         return ""
 
     def _stamp(self) -> Time:
@@ -186,6 +219,9 @@ class SimNode(AutostartNode):
                 if message is not None:
                     apply(message)
             self.plant.step(_BATCH)
+            mishap = self._mishap
+            if mishap is not None and mishap.under_way:
+                mishap.apply(self.plant)  # a push ends
             if self._clock_out is not None:
                 self._clock_out.publish(Clock(clock=self._stamp()))
             deadline += period
@@ -227,7 +263,7 @@ class SimNode(AutostartNode):
         except InstructionError as err:
             self.get_logger().warning(str(err))
             task = None
-        self._task = text if task else ""
+        self._task, self._wanted = (text, task) if task else ("", None)
         self._judge = judge_for(task, self.plant) if task else None
 
     def _publish_state(self) -> None:

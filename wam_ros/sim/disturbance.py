@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from wam_ros.sim.scene import BLOCK_HALF, scene_for
 from wam_ros.sim.seeds import stream
 from wam_ros.sim.tasks import OBJECTS, arms
 
+Kind = Literal["move", "push"]
+KINDS: tuple[str, ...] = get_args(Kind)
 PUSH_TIME = 0.2
 """Seconds that a push lasts."""
 HAND_OFF = 0.10
@@ -39,7 +41,7 @@ class Disturbance:
         Simulated time at which it took place.
     """
 
-    kind: Literal["move", "push"]
+    kind: Kind
     time: float
     target: str
     """The block's or the arm group's name."""
@@ -47,6 +49,11 @@ class Disturbance:
     """The block's new centre (m) or the force (N), ``(3,)``, root frame."""
     happened_at: float | None = field(default=None)
     _pushing: bool = field(default=False, repr=False)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a push has begun and not ended."""
+        return self._pushing
 
     def apply(self, plant: Plant) -> bool:
         """Do what is due; True at the step at which it takes place."""
@@ -100,6 +107,7 @@ def draw_disturbance(
     target: str | None = None,
     group: str | None = None,
     window: tuple[float, float] = (0.4, 1.5),
+    kind: Kind | None = None,
 ) -> Disturbance:
     """Draw one disturbance; the same arguments, the same disturbance.
 
@@ -112,12 +120,14 @@ def draw_disturbance(
         those of the task.
     window
         Earliest and latest time, s.
+    kind
+        Drawn when None. Where the blocks lie so that there is no other place, it is a push.
     """
     rng = stream(seed, "disturbance")
     time = float(rng.uniform(*window))
     block = target or OBJECTS[int(rng.integers(len(OBJECTS)))]
     arm = group or arms(contract)[int(rng.integers(len(arms(contract))))]
-    push = bool(rng.integers(2))
+    push = bool(rng.integers(2)) if kind is None else kind == "push"
     force = _force(contract, rng)
     scene = scene_for(contract.robot)
     low = np.array([scene.block_x[0], scene.block_y[0]])
