@@ -136,16 +136,27 @@ def test_a_model_needs_a_checkpoint() -> None:
 
 def test_model_python_runs_the_model_beside_the_graph(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    given = {"policy": "wam", "checkpoint": "/models/dz", "model_python": "/opt/t/bin/python"}
+    given = {"policy": "wam", "checkpoint": "/models/dz", "model_python": sys.executable}
     specs = {s.name: s for s in processes("yam", given)}
     line = command(specs["model"])
-    assert line[:5] == ["/opt/t/bin/python", "-m", "wam_ros.serving.cli", "serve", "yam"]
+    assert line[:5] == [sys.executable, "-m", "wam_ros.serving.cli", "serve", "yam"]
     assert "checkpoint=/models/dz" in line and "rclpy" not in " ".join(line)
     port = line[line.index("--port") + 1]
     assert specs["policy"].parameters["policy"] == "wam_serve"
     assert specs["policy"].parameters["server"] == f"ws://127.0.0.1:{port}"
     lent = specs["model"].environment["PYTHONPATH"]
     assert [p.name for p in tmp_path.joinpath(lent).iterdir()] == ["wam_ros"]
+
+
+def test_a_python_that_cannot_run_the_model_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.chmod(0o755)
+    given = {"policy": "wam", "checkpoint": "/models/dz"}
+    for python, reason in (("/opt/none/python", "No such file"), (str(bare), "it has no torch, ")):
+        with pytest.raises(BringupError, match=f"{python} cannot run the model: .*{reason}"):
+            processes("yam", {**given, "model_python": python})
 
 
 def test_wam_serve_runs_in_a_python_without_ros(tmp_path, monkeypatch) -> None:

@@ -281,6 +281,9 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
     }
     model = []
     if v["model_python"]:
+        reason = model_server.unfit(v["model_python"])
+        if reason:
+            raise BringupError(f"model_python:={v['model_python']} cannot run the model: {reason}")
         port, served = model_server.free_port(), (*MODEL_ARGUMENTS, "imagined_video")
         model.append(
             ProcessSpec(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,6 +43,33 @@ def environment() -> dict[str, str]:
     be; PYTHONSAFEPATH forbids that from Python 3.11 on.
     """
     return {"PYTHONPATH": str(lend()), "LD_LIBRARY_PATH": "", "PYTHONSAFEPATH": "1"}
+
+
+_PROBE = """
+import importlib.util as u, sys
+if sys.version_info < (3, 10):
+    sys.exit(f"it is Python {sys.version.split()[0]}, 3.10 or newer is needed")
+missing = [n for n in ("torch", "diffusers", "safetensors", "msgpack", "websockets") if u.find_spec(n) is None]
+if missing:
+    sys.exit("it has no " + ", ".join(missing))
+import wam_ros.serving.cli
+"""
+
+
+def unfit(python: str) -> str:
+    """Why the model cannot run in ``python``, or an empty string; takes about a second."""
+    try:
+        found = subprocess.run(
+            [python, "-c", _PROBE],
+            env={**os.environ, **environment()},
+            capture_output=True,
+            text=True,
+            timeout=60.0,
+        )
+    except (OSError, subprocess.TimeoutExpired) as err:
+        return str(err)
+    said = found.stderr.strip().splitlines()
+    return "" if found.returncode == 0 else (said[-1] if said else f"it ends {found.returncode}")
 
 
 def lend(root: Path | None = None) -> Path:
