@@ -24,7 +24,7 @@ from execution_bench import (
     examples,
     random_stream,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wam_ros.execution import Mode, Settings, execute
@@ -39,6 +39,24 @@ def test_commands_stay_inside_every_limit(stream, given: Settings, rate: float) 
     assert "gate" not in core.reason, core.reason
     assert len(run.commands) == round(1.6 * rate)
     assert_inside(run, contract, 1.0 / rate)
+
+
+def test_the_streams_drawn_here_move_the_arm() -> None:
+    """Limits that hold because every chunk is refused would prove nothing."""
+    moved, accepted = [], []
+
+    @settings(max_examples=15, deadline=None, derandomize=True)
+    @given(stream=STREAMS, given=SETTINGS)
+    def draw(stream, given: Settings) -> None:
+        contract = stream.pop("contract")
+        core = armed(contract=contract, given=given)
+        run = drive(1.6, random_stream(contract=contract, seconds=1.3, **stream), core)
+        moved.append(float(np.ptp(run.commands, axis=0).max()))
+        accepted.append(core.counters.accepted)
+
+    draw()
+    assert np.mean(np.array(moved) > 0.05) > 0.6, moved
+    assert np.mean(np.array(accepted) > 1) > 0.4, accepted
 
 
 @examples(30)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("wam_ros.msg", reason="needs the messages")
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
 from wam_ros.contract.data import ActionChunk
@@ -25,11 +25,45 @@ def test_estop_topic_and_service_latch_until_reset(bench) -> None:
     robot.run(0.5)
     assert robot.state.mode_name == "estopped"
     assert not robot.call(SetBool, "/wam/arm", SetBool.Request(data=True)).success
-    robot.call(Trigger, "/wam/reset", Trigger.Request())
+    refused = robot.call(Trigger, "/wam/reset", Trigger.Request())
+    assert not refused.success and "still pressed" in refused.message
+    robot.estop.publish(Bool(data=False))
+    robot.run(0.2)
+    assert robot.call(Trigger, "/wam/reset", Trigger.Request()).success
     assert robot.call(SetBool, "/wam/arm", SetBool.Request(data=True)).success
     robot.until(robot.mode("tracking"), 5)
     robot.call(Trigger, "/wam/estop", Trigger.Request())
     robot.until(robot.mode("estopped"), 5)
+    robot.run(1.0)
+    assert robot.call(Trigger, "/wam/reset", Trigger.Request()).success
+    assert robot.call(SetBool, "/wam/arm", SetBool.Request(data=True)).success
+    robot.until(robot.mode("tracking"), 5)
+    for pressed in (True, False):  # the release must not hide the press
+        robot.estop.publish(Bool(data=pressed))
+    robot.until(robot.mode("estopped"), 5)
+    robot.assert_inside()
+
+
+def test_a_hold_lasts_until_an_instruction_is_given(bench) -> None:
+    robot, start = bench
+    start()
+    robot.policy = robot.wave
+    robot.until(robot.mode("tracking"))
+    assert robot.call(Trigger, "/wam/hold", Trigger.Request()).success
+    robot.until(robot.mode("holding"), 5)
+    robot.run(1.0)  # chunks keep coming
+    assert robot.state.mode_name == "holding"
+    assert "until an instruction is given" in robot.state.reason
+    instruction = robot.node.create_publisher(String, "/wam/instruction", 1)
+    robot.until(lambda: instruction.get_subscription_count() > 0, 10)
+    instruction.publish(String(data="wave again"))
+    robot.until(robot.mode("tracking"), 5)
+    instruction.publish(String(data=" "))
+    robot.until(robot.mode("holding"), 5)
+    robot.run(0.5)
+    assert robot.state.mode_name == "holding"
+    assert robot.call(SetBool, "/wam/arm", SetBool.Request(data=True)).success
+    robot.until(robot.mode("tracking"), 5)
     robot.assert_inside()
 
 

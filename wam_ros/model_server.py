@@ -49,7 +49,8 @@ _PROBE = """
 import importlib.util as u, sys
 if sys.version_info < (3, 10):
     sys.exit(f"it is Python {sys.version.split()[0]}, 3.10 or newer is needed")
-missing = [n for n in ("torch", "diffusers", "safetensors", "msgpack", "websockets") if u.find_spec(n) is None]
+needed = ("torch", "diffusers", "safetensors", "msgpack", "websockets")
+missing = [n for n in needed if u.find_spec(n) is None]
 if missing:
     sys.exit("it has no " + ", ".join(missing))
 import wam_ros.serving.cli

@@ -167,11 +167,13 @@ class Space:
         self._set, self._radii = self._set[keep], self._radii[keep]
         self._spread, self._flat = self._spread[keep], self._flat[keep]
         self.pairs = sorted({self._label(k) for k in range(len(self._set))})
-        self._last = np.full(len(self._set), np.inf)
+        self._least = np.full(len(self._set), np.inf)
 
     def restart(self, position: FloatArray) -> None:
         """Take the pose at arming as it is: from there on only coming closer trips."""
-        self._last = self.distances(position[None])[0] if len(self._set) else self._last
+        if len(self._set):
+            gaps = self.distances(position[None])[0]
+            self._least = np.where(gaps < self._safety.clearance, gaps - 1e-4, np.inf)
 
     def check(self, here: FloatArray, stop: FloatArray) -> str:
         """Why the arm may not be ``here`` ``(D,)`` or come to rest at ``stop``, or ''.
@@ -184,8 +186,9 @@ class Space:
             return reason
         gaps = self._gaps(frames)
         near = gaps.min(axis=0)
-        bad = (near < self._safety.clearance) & (near < self._last - 1e-4)
-        self._last = gaps[0]
+        bad = near < np.minimum(self._safety.clearance, self._least)
+        # Too close already when it was armed: never closer than then, however slowly, until free.
+        self._least[gaps[0] >= self._safety.clearance] = np.inf
         if not bad.any():
             return ""
         k = int(np.argmin(np.where(bad, near, np.inf)))

@@ -26,7 +26,7 @@ from wam_ros.execution.limiter import Limiter, State
 from wam_ros.execution.motion import Motion
 from wam_ros.execution.place import check_chunk, ensemble, reanchor
 from wam_ros.execution.readings import Readings
-from wam_ros.execution.settings import WARM_UP, Counters, Mode, Settings
+from wam_ros.execution.settings import NEW_INSTRUCTION, WARM_UP, Counters, Mode, Settings
 from wam_ros.execution.splice import Joints, far_off, fit_in, untimely
 from wam_ros.execution.velocity import VelocityKeys
 
@@ -67,6 +67,7 @@ class Executor:
         self._release: FloatArray | None = None
         self._release_until = 0.0
         self._then_disarm = self._gently = False
+        self._paused, self._paused_at = "", -np.inf
         self.mode = Mode.DISARMED
         self.reason = "not armed yet"
         self.counters = Counters()
@@ -108,6 +109,8 @@ class Executor:
             return f"the arm is about to be disarmed: {self.reason}"
         if self._readings.stale(now):
             return "joint states are stale"
+        if self._paused and not self._resumes(chunk):
+            return f"held ({self._paused}) until an instruction is given or `arm` is called"
         tracking = self.mode is Mode.TRACKING
         if not tracking:
             pace.restart(now)
@@ -140,16 +143,26 @@ class Executor:
         self._base.take(chunk, start)
         self.counters.delay_rows = max(0.0, (time - start) / chunk.step_period)
         self._seam = True
+        self._paused = ""
         self.mode, self.reason = Mode.TRACKING, ""
         return ""
+
+    def _resumes(self, chunk: ActionChunk) -> bool:
+        """Whether the policy began to think about it after the hold, for an instruction given."""
+        begun = max(chunk.t0, chunk.inference_start)
+        return bool(chunk.context_flags & NEW_INSTRUCTION) and begun > self._paused_at
 
     # ---- commands from people ----------------------------------------------------------------
 
     def arm(self, now: float) -> str:
-        """Take the measured state as reference and start holding; returns why not, or ''."""
+        """Take the measured state as reference and start holding; returns why not, or ''.
+
+        Armed already, it ends a `pause`.
+        """
         if self.mode is Mode.ESTOPPED:
             return "e-stop is latched: release it and call reset first"
         if self.mode is not Mode.DISARMED:
+            self.resume()
             return ""
         unfit = self._readings.unfit(now)
         if unfit:
@@ -158,17 +171,23 @@ class Executor:
         self._gate.restart(self.measured)
         self._forget()
         self._readings.leapt()
-        self._release, self._then_disarm = None, False
+        self._release, self._then_disarm, self._paused = None, False, ""
         self._newest_t0 = self._last_tick = -np.inf
         self.mode, self.reason = Mode.HOLDING, "armed, waiting for a chunk"
         return ""
 
     def disarm(self, reason: str) -> None:
         """Stop sending commands at once."""
-        self._forget()
         self._release, self._then_disarm = None, False
         if self.mode is not Mode.ESTOPPED:
+            self._silence()
             self.mode, self.reason = Mode.DISARMED, reason
+
+    def _silence(self) -> None:
+        """Nothing is sent from here on, so nothing of the motion may be gone on with later."""
+        self._forget()
+        self._limiter.reset(self._limiter.position)
+        self._base.halt()
 
     def hold(self, reason: str) -> None:
         """Decelerate to a hold and forget the chunk."""
@@ -176,11 +195,28 @@ class Executor:
             self._forget()
             self.mode, self.reason = Mode.STOPPING, reason
 
+    def pause(self, reason: str) -> None:
+        """Hold, and refuse chunks until an instruction is given anew or somebody resumes.
+
+        A chunk that was under way when the hold came would else undo it at once.
+        """
+        self._paused, self._paused_at = reason, self._last_tick
+        self.hold(reason)
+        if self.mode is Mode.HOLDING:
+            self.reason = reason
+
+    def resume(self) -> None:
+        """Take chunks again after a `pause`."""
+        self._paused = ""
+
     def stop_and_disarm(self, reason: str, gently: bool = False) -> None:
         """Stop, with the largest deceleration allowed or ``gently``, then disarm.
 
-        Chunks that come meanwhile are refused.
+        Chunks that come meanwhile are refused. An arm that gives way after a following error goes
+        on doing so, and is disarmed at its end anyway.
         """
+        if self._release is not None:
+            return
         if self.mode in (Mode.HOLDING, Mode.TRACKING, Mode.STOPPING):
             self._forget()
             self._release, self._then_disarm, self._gently = None, True, gently
@@ -193,15 +229,18 @@ class Executor:
         self._readings.clock_jumped()
 
     def estop(self, reason: str) -> None:
-        """Stop with the largest deceleration allowed and latch."""
+        """Stop with the largest deceleration allowed and latch; silent where it was silent."""
         self._forget()
         self._release = None
         self.mode, self.reason = Mode.ESTOPPED, reason
 
-    def reset(self) -> None:
-        """Release a latched e-stop; the robot stays disarmed until `arm`."""
+    def reset(self) -> str:
+        """Release a latched e-stop; the robot stays disarmed until `arm`. Why not yet, or ''."""
         if self.mode is Mode.ESTOPPED:
+            if not self.at_rest:
+                return "the arm is still coming to rest"
             self.mode, self.reason = Mode.DISARMED, "reset, not armed"
+        return ""
 
     def _forget(self) -> None:
         self._motion.forget()
@@ -214,8 +253,11 @@ class Executor:
         self.counters.ticks += 1
         if self.mode is Mode.DISARMED:
             return None
-        if self.mode is Mode.ESTOPPED and (self._limiter.at_rest or self._readings.stale(now)):
-            return None
+        if self.mode is Mode.ESTOPPED:
+            if self._readings.stale(now):
+                self._silence()
+            if self.at_rest:
+                return None
         self._watch(now)
         if self.mode is Mode.DISARMED:
             return None
@@ -227,7 +269,7 @@ class Executor:
         if reason:
             # The reference itself is wrong: nothing derived from it may be sent, a stop neither.
             self.estop(f"gate: {reason}")
-            self._limiter.reset(self._limiter.position)
+            self._silence()
             return None
         if self.mode is not Mode.ESTOPPED:
             due = self._gate.space_due
@@ -280,12 +322,12 @@ class Executor:
         if self._release is not None:
             goal = (self._release, np.zeros_like(self._release), np.zeros_like(self._release))
             command = limiter.follow(goal, goal, np.ones(len(self.names), dtype=bool))
-            if limiter.at_rest or now >= self._release_until:
+            if self.at_rest or now >= self._release_until:
                 self.disarm(self.reason)
             return command
         if self.mode is not Mode.TRACKING or not self._motion.under_way:
             command = limiter.position if limiter.at_rest else limiter.brake(self._share)
-            if self.mode is Mode.STOPPING and limiter.at_rest:
+            if self.mode is Mode.STOPPING and self.at_rest:
                 self.mode = Mode.HOLDING
                 if self._then_disarm:
                     self.disarm(self.reason)
@@ -293,7 +335,7 @@ class Executor:
         if self._motion.over:
             self._forget()
             self.reason = "rows ran out; waiting for a chunk"
-            self.mode = Mode.HOLDING if limiter.at_rest else Mode.STOPPING
+            self.mode = Mode.HOLDING if self.at_rest else Mode.STOPPING
             return limiter.position if limiter.at_rest else limiter.brake(self._share)
         command = limiter.follow(*self._motion.step(now), self._gripper)
         self.counters.limiter_ticks += int((limiter.limited & ~self._gripper).any())
@@ -350,8 +392,8 @@ class Executor:
 
     @property
     def at_rest(self) -> bool:
-        """Whether the reference has stopped moving."""
-        return self.mode is Mode.DISARMED or self._limiter.at_rest
+        """Whether the reference has stopped moving, and the base."""
+        return self.mode is Mode.DISARMED or (self._limiter.at_rest and self._base.at_rest)
 
     def progress(self, now: float) -> tuple[int, float, float]:
         """Sequence of the chunk under way, rows of it consumed, seconds of rows left."""

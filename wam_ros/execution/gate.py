@@ -17,6 +17,8 @@ from wam_ros.execution.clearance import Space
 
 _SLACK = 1e-6  # rad or m, for rounding in the limiter's arithmetic
 _SPACE_RATE = 50.0  # Hz
+_STILL = 0.2
+"""Share of the following error by which readings of an arm at rest may change in a moment."""
 
 
 class Gate:
@@ -138,6 +140,14 @@ class Gate:
             f"{self._names[i]} reads {measured[i]:.3f}, far outside "
             f"[{self._lower[i]:.3f}, {self._upper[i]:.3f}]: check its encoder, or move it back"
         )
+
+    def moved(self, change: FloatArray) -> str:
+        """Why one may not arm: a joint whose reading just went through ``change`` ``(D,)``."""
+        share = np.nan_to_num(np.abs(change)) / self._error
+        i = int(np.argmax(share))
+        if share[i] <= _STILL:
+            return ""
+        return f"{self._names[i]} is still moving ({abs(change[i]):.3f} in a moment): wait for it"
 
     def leap(self, joint: int, change: float, seconds: float) -> str:
         """Whether a reading can follow the one ``seconds`` before it at any credible speed."""

@@ -127,11 +127,12 @@ class Motion:
     def ahead(self, times: FloatArray, lower: FloatArray, upper: FloatArray) -> list[State]:
         """Reference expected ``times`` seconds from now, if nothing new comes."""
         assert self._path is not None
-        position = self._limiter.position
+        position, pace = self._limiter.position, self.pace.rate
         here = self._path.sample(self.pace.time)
         result: list[State] = []
         for t in times:
-            p, v, a = self._path.sample(self.pace.time + float(t))
+            p, v, a = self._path.sample(self.pace.time + pace * float(t))
+            v, a = v * pace, a * pace**2
             # Relative to where the reference really is, which a limited joint may trail.
             p = np.where(self._gripper, position, position + p - here[0])
             v, a = (np.where(self._gripper, 0.0, x) for x in (v, a))
@@ -140,9 +141,9 @@ class Motion:
 
     def progress(self) -> tuple[int, float, float]:
         """Sequence of the chunk under way, rows of it consumed, seconds of rows left."""
-        if self.chunk is None or self.targets is None:
+        chunk, targets = self.chunk, self.targets  # another thread may ask while the loop forgets
+        if chunk is None or targets is None:
             return 0, 0.0, 0.0
         time = self.pace.time
-        row = (time - self.targets.times[0]) / self.chunk.step_period
-        row = float(np.clip(row, 0.0, self.chunk.horizon))
-        return self.chunk.sequence, row, max(0.0, self.targets.end - time)
+        row = float(np.clip((time - targets.times[0]) / chunk.step_period, 0.0, chunk.horizon))
+        return chunk.sequence, row, max(0.0, targets.end - time)

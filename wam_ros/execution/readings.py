@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from wam_ros.contract.data import FloatArray
 from wam_ros.execution.gate import Gate
 
 _STEADY = 0.5  # s without a jump in the readings before arming
+_STILL = 0.2
+"""Seconds over which the arm may not have moved when it is armed."""
 
 
 class Readings:
@@ -29,6 +32,7 @@ class Readings:
         self._gate = gate
         self._stale_after = stale_after
         self._leap, self._leap_at, self._told = "", -np.inf, True
+        self._past: deque[tuple[float, FloatArray]] = deque()
 
     def take(self, values: dict[str, float], now: float) -> None:
         """Take positions by name; unknown names are ignored, NaN counts as not seen."""
@@ -40,6 +44,10 @@ class Readings:
                     self._leap, self._leap_at, self._told = leap, now, False
                 self.values[i] = value
                 self._at[i] = now
+        if not self._past or now - self._past[-1][0] >= 0.1 * _STILL:
+            self._past.append((now, self.values.copy()))
+            while now - self._past[0][0] > _STILL:
+                self._past.popleft()
 
     def stale(self, now: float) -> bool:
         """Whether any joint has not been heard of for too long."""
@@ -61,12 +69,18 @@ class Readings:
             return "joint states are stale; is the driver running?"
         if now - self._leap_at < _STEADY:
             return f"{self._leap}; readings must be steady for {_STEADY} s"
+        for then, values in self._past:
+            if now - then <= _STILL:
+                moving = self._gate.moved(self.values - values)
+                if moving:
+                    return moving
         return self._gate.far_outside(self.values)
 
     def clock_jumped(self) -> None:
         """Times of before say nothing about now."""
         self._leap_at = -np.inf
         self._at[:] = -np.inf
+        self._past.clear()
 
     def copy(self) -> FloatArray:
         """The values ``(D,)`` as they are now."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from wam_ros.execution.metrics import Window
 
+NEW_INSTRUCTION = 2
+"""ActionChunk.CONTEXT_NEW_INSTRUCTION: the first chunk since an instruction was given."""
 WARM_UP = 4
 """ActionChunk.CONTEXT_WARM_UP: its latency says nothing; at rest, its rows start on arrival."""
 
@@ -39,7 +41,8 @@ class Settings:
     reanchor_cap
         Largest offset (rad or m) between reference and chunk; one further off is refused.
     slowest
-        Pace 0..1 down to which motion is slowed while no fresh chunk comes; 1 never slows.
+        Pace 0.2..1 down to which motion is slowed while no fresh chunk comes; 1 never slows. The
+        rows then take up to ``1 / slowest`` times as long.
     stale_after
         Age of measurements (s) beyond which the arm stops.
     gripper_step
@@ -60,6 +63,10 @@ class Settings:
     gripper_step: float = 0.02
     chunk_age: float = 5.0
     gentle: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.2 <= self.slowest <= 1.0:
+            raise ValueError(f"slowest is {self.slowest}; 0.2 to 1 are possible, 1 never slows")
 
 
 @dataclass

@@ -49,6 +49,16 @@ class VelocityKeys:
         """Forget the chunk: the target is zero."""
         self._rows = None
 
+    def halt(self) -> None:
+        """Forget the chunk and the present speeds: nothing is commanded any more."""
+        self._rows = None
+        self.command = np.zeros(len(self.names))
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all speeds are zero."""
+        return not self.command.any()
+
     def advance(self, time: float | None) -> FloatArray:
         """One period further at path time ``time`` (None: not tracking); returns the speeds."""
         wanted = np.zeros(len(self.names))

@@ -130,7 +130,12 @@ class GraphClient:
         """Release a latched e-stop; the arm stays disarmed."""
         # The latched topic would press the e-stop again on every executor that starts later.
         self._estop.publish(Bool(data=False))
-        return self._call(Trigger, "reset", Trigger.Request(), seconds)
+        end = time.monotonic() + seconds
+        while True:  # topic and service are two ways; and the arm may still be coming to rest
+            done, message = self._call(Trigger, "reset", Trigger.Request(), seconds)
+            if done or "still" not in message or time.monotonic() > end:
+                return done, message
+            self.spin(0.1)
 
     def confirm(self, seconds: float = 5.0) -> tuple[bool, str]:
         """Say that the instruction being run has succeeded."""

@@ -123,11 +123,11 @@ class ControlLoop(threading.Thread):
                 time.sleep(delay)
             now = time.monotonic()
             self.lateness.add(now - deadline)
-            while self._requests:
-                request, box, done = self._requests.popleft()
-                box.append(request())
-                done.set()
             try:
+                while self._requests:
+                    request, box, done = self._requests.popleft()
+                    box.append(request())
+                    done.set()
                 self._work(tick, now)
             except Exception as err:  # the thread must live on to report it
                 self._failed(f"{type(err).__name__}: {err}")

@@ -11,7 +11,7 @@ import gc
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ from wam_ros.sim.urdf import expand
 LATCHED = QoSProfile(
     depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
+EVERY_PRESS = QoSProfile(
+    depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+)
+"""A release that follows at once must not hide that the button was pressed."""
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _CHUNK_EVERY = 10
 """Ticks between two looks for a chunk: a flood of chunks costs at most one in 20 ms."""
@@ -78,7 +82,9 @@ class ExecutorNode(AutostartNode):
         )
         deadman = float(p["deadman"])
         self._deadman = deadman if deadman > 0.0 else self.contract.safety.deadman
-        self._last_beat = -np.inf
+        self._last_beat = -np.inf  # monotonic: how long ago, whatever the clocks do
+        self._pressed = False
+        self._talking = False
         self._log: deque[tuple[str, str]] = deque(maxlen=50)
         self._clock_map = ClockMap(self._ros(), time.monotonic())
         self._channels = [
@@ -128,7 +134,7 @@ class ExecutorNode(AutostartNode):
         group = Unspun()
         self._states = poll_states(self, group, self.contract, self._sim)
         self._chunks = Mailbox(self, group, ActionChunkMsg, "action_chunk", RELIABLE)
-        self._estops = Mailbox(self, group, Bool, "estop", LATCHED)
+        self._estops = Mailbox(self, group, Bool, "estop", EVERY_PRESS)
         self._instructions = Mailbox(self, group, String, "instruction", RELIABLE)
         self._beats = Mailbox(self, group, Empty, "heartbeat", RELIABLE)
 
@@ -202,9 +208,13 @@ class ExecutorNode(AutostartNode):
     def _send(self, command: FloatArray | None, now: float, ticks: Iterable[int]) -> None:
         """Send on every channel that is due in one of ``ticks``."""
         if command is None:
-            for channel, _ in self._channels:
+            for channel, send in self._channels:
+                if channel.velocity and self._talking:  # a base must not keep the last speed
+                    send(self._core, self._core.reference, now)
                 channel.forget()
+            self._talking = False
             return
+        self._talking = True
         for channel, send in self._channels:
             if any(channel.due(t) for t in ticks):
                 send(self._core, command, now)
@@ -218,15 +228,15 @@ class ExecutorNode(AutostartNode):
                     core.set_measured(read(message, source), now)
                 except JointError as err:
                     self._say("error", str(err))
-        message = self._estops.take()
-        if message is not None and message.data and core.mode is not Mode.ESTOPPED:
-            core.estop("e-stop pressed")
-            self._say("error", "e-stop: latched until reset")
+        self._read_estop()
         message = self._instructions.take()
-        if message is not None and not message.data.strip():
-            core.hold("instruction is empty")
+        if message is not None:
+            if message.data.strip():
+                core.resume()
+            else:
+                core.pause("instruction is empty")
         if self._deadman > 0.0:
-            self._mind_deadman(now)
+            self._mind_deadman()
         if self._auto_arm and self._active and not core.arm(now):
             self._auto_arm = False
         # Not in the tick that checks distances: each of the two costs half a millisecond.
@@ -235,6 +245,13 @@ class ExecutorNode(AutostartNode):
             if message is not None:
                 self._next_chunk = tick + _CHUNK_EVERY
                 self._take_chunk(message, now)
+
+    def _read_estop(self) -> None:
+        for message in self._estops.take_all():
+            self._pressed = bool(message.data)
+            if self._pressed and self._core.mode is not Mode.ESTOPPED:
+                self._core.estop("e-stop pressed")
+                self._say("error", "e-stop: latched until reset")
 
     def _report(self, tick: int) -> None:
         """Publish the state when it is due, or when there is news."""
@@ -258,11 +275,14 @@ class ExecutorNode(AutostartNode):
         if reason:
             self._say("warning", reason)
 
-    def _mind_deadman(self, now: float) -> None:
+    def _mind_deadman(self) -> None:
         if self._beats.take() is not None:
-            self._last_beat = now
-        if now - self._last_beat > self._deadman:
+            self._last_beat = time.monotonic()
+        if self._silent_operator():
             self._core.stop_and_disarm(f"no heartbeat for {self._deadman} s")
+
+    def _silent_operator(self) -> bool:
+        return time.monotonic() - self._last_beat > self._deadman
 
     def _say(self, level: str, text: str) -> None:
         # Logging publishes on /rosout; the ROS executor does it, not the loop.
@@ -271,7 +291,7 @@ class ExecutorNode(AutostartNode):
             self._logged.trigger()
 
     def _fault(self, reason: str) -> None:
-        """A tick raised: what led to it may be wrong, so nothing more is sent."""
+        """A tick raised: come to rest on what was sent before, and latch."""
         self._core.estop(f"fault in the executor: {reason}")
         self._say("error", self._core.reason)
 
@@ -284,30 +304,41 @@ class ExecutorNode(AutostartNode):
                 return ""
             if not self._active:
                 return "the executor is not active: activate it first (lifecycle)"
-            now = self._now()
-            if self._deadman > 0.0 and now - self._last_beat > self._deadman:
+            if self._deadman > 0.0 and self._silent_operator():
                 return f"no heartbeat on `heartbeat` in the last {self._deadman} s"
-            return self._core.arm(now)
+            return self._core.arm(self._now())
 
-        reason = self._loop.ask(arm)
-        response.success = not reason
-        response.message = reason or ("armed" if request.data else "disarmed")
+        reason = self._ask(arm)
+        return self._answer(response, reason, "armed" if request.data else "disarmed")
+
+    def _ask(self, request: Callable[[], Any]) -> str:
+        """Have the loop do it between two ticks; why that failed, or ''."""
+        try:
+            return str(self._loop.ask(request) or "")
+        except TimeoutError as err:
+            return str(err)
+
+    def _answer(self, response: Any, reason: str, done: str) -> Any:
+        response.success, response.message = not reason, reason or done
         return response
 
     def _on_hold(self, _: Any, response: Any) -> Any:
-        self._loop.ask(lambda: self._core.hold("hold service called"))
-        response.success, response.message = True, "holding"
-        return response
+        reason = self._ask(lambda: self._core.pause("hold service called"))
+        return self._answer(response, reason, "holding until an instruction is given, or `arm`")
 
     def _on_reset(self, _: Any, response: Any) -> Any:
-        self._loop.ask(self._core.reset)
-        response.success, response.message = True, self._core.reason
-        return response
+        def reset() -> str:
+            self._read_estop()
+            if self._pressed:
+                return "the e-stop is still pressed: publish false on `estop` first"
+            return self._core.reset()
+
+        reason = self._ask(reset)
+        return self._answer(response, reason, self._core.reason)
 
     def _on_estop(self, _: Any, response: Any) -> Any:
-        self._loop.ask(lambda: self._core.estop("e-stop service called"))
-        response.success, response.message = True, "stopped and latched; call reset, then arm"
-        return response
+        reason = self._ask(lambda: self._core.estop("e-stop service called"))
+        return self._answer(response, reason, "stopped and latched; call reset, then arm")
 
     # ---- telemetry -----------------------------------------------------------------------------
 

@@ -98,14 +98,16 @@ def run(make: Callable[[], Any], name: str, refusals: tuple[type[Exception], ...
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    with _woken_by_signals(executor):
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=_PATIENCE)
-    # A terminal's Ctrl-C comes twice under `ros2 launch`, and Python restores the default handler
-    # while it ends: the second one would kill us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(node, "shut_down"):
-        node.shut_down()
+    try:
+        with _woken_by_signals(executor):
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=_PATIENCE)
+    finally:  # an error in a callback must not end the process in the middle of a motion
+        # A terminal's Ctrl-C comes twice under `ros2 launch`, and Python restores the default
+        # handler while it ends: the second one would kill us.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(node, "shut_down"):
+            node.shut_down()
     node.destroy_node()
     rclpy.try_shutdown()
     return 0

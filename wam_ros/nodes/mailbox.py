@@ -7,6 +7,7 @@ two. The middleware keeps the newest message (depth 1), so a flood is dropped ou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -45,3 +46,8 @@ class Mailbox:
         with subscription.handle:
             found = subscription.handle.take_message(subscription.msg_type, subscription.raw)
         return None if found is None else found[0]
+
+    def take_all(self) -> Iterator[Any]:
+        """Every message that waits, oldest first: for topics of which none may be overlooked."""
+        while (message := self.take()) is not None:
+            yield message

@@ -278,8 +278,10 @@ class _Run:
         self._then.pop(0)
         self._turns.say(text)
         self.score.say(text, now)
-        if not text:
-            self.body.core.hold("instruction is empty")
+        if text:
+            self.body.core.resume()
+        else:
+            self.body.core.pause("instruction is empty")
         for observer in self._observers:
             observer.on_instruction(now, text)
 

@@ -35,7 +35,8 @@ class ClipLoss:
     crop
         Side of the square crops in pixels, a multiple of the VAE's stride; 0 takes whole frames.
     frames
-        Per clip, 1 + 4 n.
+        Per clip, 1 + 4 n: as many as a block has with its opening frame. Latents beyond those that
+        were trained on are not understood by the decoder.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class ClipLoss:
         vae: VideoVae,
         episodes: Sequence[Episode],
         batch: int = 16,
-        frames: int = 5,
+        frames: int = 9,
         crop: int = 48,
         seed: int = 0,
     ) -> None:

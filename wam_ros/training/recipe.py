@@ -44,6 +44,7 @@ from wam_ros.wam.config import VaeConfig, WamConfig
 from wam_ros.wam.presets import small
 from wam_ros.wam.rope import RotationTables
 from wam_ros.wam.text import Tokenizer
+from wam_ros.wam.vae import FRAMES_PER_LATENT
 
 _ASIDE = "video.json"
 
@@ -220,7 +221,8 @@ class SmallRecipe:
 
     def _vae(self, networks: Networks, episodes: Sequence[Episode]) -> None:
         s = self.settings
-        loss = ClipLoss(networks.vae, episodes, batch=12, seed=s.seed)
+        clip = 1 + FRAMES_PER_LATENT * self.config.dit.num_frame_per_block
+        loss = ClipLoss(networks.vae, episodes, batch=12, frames=clip, seed=s.seed)
         trainer = Trainer(
             "vae",
             [networks.vae],
