@@ -76,10 +76,15 @@ def test_told_otherwise_on_the_way_it_obeys() -> None:
 
 
 @needs_torch
-@pytest.mark.parametrize("cadence", ["sliding", "async"])
-def test_every_call_but_the_first_says_how_surprised_it_is(cadence: str) -> None:
+@pytest.mark.parametrize(
+    ("cadence", "camera_rate"), [("sliding", None), ("sliding", 15.0), ("async", None)]
+)
+def test_every_call_but_the_first_says_how_surprised_it_is(
+    cadence: str, camera_rate: float | None
+) -> None:
     options = {"checkpoint": str(FOLDER), "imagined_video": "true"}
-    evaluator = Evaluator(replace(condition(cadence), options=options))
+    given = replace(condition(cadence), options=options, camera_rate=camera_rate)
+    evaluator = Evaluator(given)
     found = evaluator.rollout.run(
         "touch the red block with the left hand", 1.6, seed=episode_seed("held_out", 800)
     )

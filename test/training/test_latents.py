@@ -36,7 +36,7 @@ def _episode(frames: int, seed: int = 0) -> Episode:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_block_is_encoded_as_a_call_encodes_it(vae: VideoVae, phase: int, bf16: bool) -> None:
     episode = _episode(50)
-    found = encode(vae, episode, PER_BLOCK, phase, bf16)
+    found = encode(vae, episode, PER_BLOCK, True, phase, bf16)
     openings = 1 + (50 - phase - 1) // 4
     assert len(found.single) == openings
     assert len(found.block) == openings - PER_BLOCK
@@ -52,13 +52,17 @@ def test_a_block_is_encoded_as_a_call_encodes_it(vae: VideoVae, phase: int, bf16
             assert away < rounding * float(call.norm())
 
 
-def test_latents_of_one_stream_would_be_others(vae: VideoVae) -> None:
-    """Why blocks are encoded one by one."""
+def test_released_models_blocks_come_from_one_stream(vae: VideoVae) -> None:
     episode = _episode(50)
-    found = encode(vae, episode, PER_BLOCK)
+    alone, found = (encode(vae, episode, PER_BLOCK, a) for a in (True, False))
+    assert found.block.shape == alone.block.shape
+    assert np.array_equal(found.single, alone.single)
     with torch.no_grad():
         stream = vae.encode(pixels(episode.frames[:49])[None])[0].transpose(0, 1).numpy()
-    assert np.linalg.norm(stream[6] - found.block[5][0]) > 0.05 * np.linalg.norm(stream[6])
+    for g in (0, 5, 10):
+        np.testing.assert_allclose(found.block[g], stream[g + 1 : g + 3], atol=2e-3)
+    assert np.allclose(found.block[0], alone.block[0], atol=2e-3), "the same clip"
+    assert np.linalg.norm(stream[6] - alone.block[5][0]) > 0.05 * np.linalg.norm(stream[6])
 
 
 def test_a_window_joins_its_opening_frame_and_its_blocks() -> None:
@@ -69,20 +73,23 @@ def test_a_window_joins_its_opening_frame_and_its_blocks() -> None:
     assert latents.window(1, 2).shape == (1, 5, 1, 1)
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("frames", [1, 5, 8])
-def test_an_episode_without_a_block_has_none(vae: VideoVae, frames: int) -> None:
-    found = encode(vae, _episode(frames), PER_BLOCK)
+def test_an_episode_without_a_block_has_none(vae: VideoVae, frames: int, alone: bool) -> None:
+    found = encode(vae, _episode(frames), PER_BLOCK, alone)
     assert found.block.shape[:2] == (0, PER_BLOCK)
     assert found.block.shape[2:] == found.single.shape[1:]
 
 
 def test_latents_are_kept_for_another_run(vae: VideoVae, tmp_path: Path) -> None:
     episodes = [_episode(20, seed) for seed in range(2)]
-    first = encode_all(vae, episodes, PER_BLOCK, cache=tmp_path)
+    first = encode_all(vae, episodes, PER_BLOCK, True, cache=tmp_path)
     blank = [Episode(np.zeros_like(e.frames), e.state, e.action, e.text) for e in episodes]
-    for a, b in zip(first, encode_all(vae, blank, PER_BLOCK, cache=tmp_path), strict=True):
+    for a, b in zip(first, encode_all(vae, blank, PER_BLOCK, True, cache=tmp_path), strict=True):
         assert np.array_equal(a.block, b.block)
         assert np.array_equal(a.single, b.single)
         assert a.phase == b.phase
-    other = encode_all(vae, blank, 1, cache=tmp_path)  # of another length: not the same latents
+    other = encode_all(
+        vae, blank, 1, True, cache=tmp_path
+    )  # of another length: not the same latents
     assert other[0].block.shape[1] == 1

@@ -38,6 +38,7 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--period", type=float, default=1.0 / 7.0, help="between calls in sliding, s")
     p.add_argument("--width", type=int, default=320, help="pixels of the pictures, default 320")
     p.add_argument("--camera-delay", type=float, default=0.05, help="age of pictures, s")
+    p.add_argument("--camera-rate", type=float, help="pictures per second; default: the contract's")
     p.add_argument("--mishaps", type=float, default=0.0, help="share of disturbed episodes, 0..1")
     p.add_argument("--nominal", action="store_true", help="vary placements only")
     p.add_argument("--jobs", type=int, default=1, help="processes; more blur measured latencies")
@@ -83,7 +84,7 @@ def conditions(args: argparse.Namespace) -> list[Any]:
             label, backend, cadence, task, split, args.robot, args.seed,
             _with_model(backend, options, args.robot), args.latency,
             args.period, args.deadline, args.width, args.camera_delay, args.mishaps,
-            not args.nominal,
+            not args.nominal, args.camera_rate,
         )
         for task in args.task
         for split in args.split

@@ -299,7 +299,7 @@ class WamPolicy:
             return math.nan if chunk.judgement is None else float(chunk.judgement.value(head))
 
         def frames() -> Iterator[tuple[float, Any]]:
-            for row, frame in imagined.frames(head, chunk.result):
+            for row, frame in imagined.frames(head, chunk.result, chunk.opening):
                 yield chunk.stamp + row * period, frame.numpy()
 
         return Afterthought(surprise, frames())
@@ -324,20 +324,13 @@ class WamPolicy:
                 continue
             ago, last = (newest.t0 - frame.t0) / period, frame is newest
             if opens and not last:
-                if sliding and self._judged(ago):
+                if sliding and self._session.options.want_video:
                     self._session.observe(self._composite(frame), frame.t0, executing=False)
                 continue
             row = done - ago
             self._session.observe(
                 self._composite(frame), frame.t0, row, executing=row > 0.5 or last
             )
-
-    def _judged(self, ago: float) -> bool:
-        """Whether a frame ``ago`` rows old lies a whole number of video frames back."""
-        if not self._session.options.want_video:
-            return False
-        stride = self._contract.rates.video_stride
-        return abs(ago - stride * round(ago / stride)) <= 0.5
 
     def _composite(self, frame: Observation) -> Any:
         from wam_ros.policy.remote.fields import resize

@@ -47,8 +47,8 @@ class Condition:
         Seconds a call costs; None measures, except for the scripted teacher, which takes 0.1.
     deadline
         Seconds per instruction.
-    render_width, camera_delay
-        See `Settings`; by default as the simulation's node has it.
+    render_width, camera_delay, camera_rate
+        See `Settings`; width and delay are by default as the simulation's node has them.
     """
 
     label: str
@@ -66,6 +66,7 @@ class Condition:
     camera_delay: float = 0.05
     mishaps: float = 0.0
     randomise: bool = True
+    camera_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -95,7 +96,10 @@ class Evaluator:
             cadence=c.cadence,
             latency=c.charged,
             settings=Settings(
-                render_width=c.render_width, camera_delay=c.camera_delay, period=c.period
+                render_width=c.render_width,
+                camera_delay=c.camera_delay,
+                camera_rate=c.camera_rate,
+                period=c.period,
             ),
             scenes=self._scenes,
         )

@@ -45,30 +45,51 @@ class Latents:
 
 @torch.no_grad()
 def encode(
-    vae: VideoVae, episode: Episode, per_block: int, phase: int = 0, bf16: bool = False
+    vae: VideoVae,
+    episode: Episode,
+    per_block: int,
+    alone: bool,
+    phase: int = 0,
+    bf16: bool = False,
 ) -> Latents:
     """Encode an episode whose windows open at frames ``phase``, ``phase + 4``, ...
 
-    Every block of ``per_block`` latents is a clip of its own that begins with the block's opening
-    frame, as a policy call encodes what it was fed. The causal encoder remembers what came before,
-    so that latents taken from one stream over the episode are others: with the small VAE those of
-    a block's first latent lie further apart than either is long, and a transformer trained on them
-    imagines what neither the decoder nor the next call expects.
+    With ``alone`` every block is a clip of its own that begins with the block's opening frame, as
+    a policy call encodes what it was fed (`HeadConfig.blocks_alone`). Otherwise they come from one
+    stream over the episode, as the released models' came from one over their window. The causal
+    encoder remembers what was before, so the two differ. With a small VAE that was trained on short
+    clips the first latents of a block lay further apart than either is long: a transformer trained
+    on the stream's imagined what neither the decoder nor the next call could use.
 
     With ``bf16`` convolutions are in bfloat16, twice as fast on processors that have it; latents of
     the small VAE then differ by 0.6 % of their mean size.
     """
     video = pixels(episode.frames[phase:]).to(vae.device, vae.dtype)
-    clip = 1 + FRAMES_PER_LATENT * per_block
     opening = video[:, ::FRAMES_PER_LATENT].transpose(0, 1)[:, :, None]
-    starts = range(0, video.shape[1] - clip + 1, FRAMES_PER_LATENT)
-    blocks = [video[:, s : s + clip] for s in starts]
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=bf16):
         single = torch.cat([vae.encode(part)[:, :, 0] for part in opening.split(_CLIPS)])
-        found = [single.new_zeros(0, single.shape[1], per_block, *single.shape[2:])]
-        for i in range(0, len(blocks), _CLIPS):
-            found.append(vae.encode(torch.stack(blocks[i : i + _CLIPS]))[:, :, 1:])
-    return Latents(phase, _half(single), _half(torch.cat(found).transpose(1, 2)))
+        blocks = (_alone if alone else _streamed)(vae, video, per_block)
+        if not len(blocks):
+            blocks = single.new_zeros(0, single.shape[1], per_block, *single.shape[2:])
+    return Latents(phase, _half(single), _half(blocks.transpose(1, 2)))
+
+
+def _alone(vae: VideoVae, video: torch.Tensor, per_block: int) -> torch.Tensor:
+    """Latents [G', z, K, h, w] of every block's own clip in ``video`` [3, T, H, W]."""
+    clip = 1 + FRAMES_PER_LATENT * per_block
+    starts = range(0, video.shape[1] - clip + 1, FRAMES_PER_LATENT)
+    clips = [video[:, s : s + clip] for s in starts]
+    parts = [torch.stack(clips[i : i + _CLIPS]) for i in range(0, len(clips), _CLIPS)]
+    return torch.cat([vae.encode(p)[:, :, 1:] for p in parts]) if parts else video.new_zeros(0)
+
+
+def _streamed(vae: VideoVae, video: torch.Tensor, per_block: int) -> torch.Tensor:
+    """The same from one stream over all of ``video``."""
+    groups = (video.shape[1] - 1) // FRAMES_PER_LATENT
+    if groups < per_block:
+        return video.new_zeros(0)
+    stream = vae.encode(video[None, :, : 1 + FRAMES_PER_LATENT * groups])[0, :, 1:]
+    return stream.unfold(1, per_block, 1).permute(1, 0, 4, 2, 3)
 
 
 def _half(x: torch.Tensor) -> Array:
@@ -79,6 +100,7 @@ def encode_all(
     vae: VideoVae,
     episodes: Sequence[Episode],
     per_block: int,
+    alone: bool,
     seed: int = 0,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -88,7 +110,8 @@ def encode_all(
 
     Latents are kept below ``cache``, in a folder named after the VAE's weights, and used again.
     """
-    folder = None if cache is None else cache / f"blocks{per_block}_{_fingerprint(vae)}"
+    kind = f"{'blocks' if alone else 'stream'}{per_block}"
+    folder = None if cache is None else cache / f"{kind}_{_fingerprint(vae)}"
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -99,7 +122,7 @@ def encode_all(
         spare = len(episode.frames) - 1 - FRAMES_PER_LATENT
         start = int(min(phase, max(spare, 0)))
         file = None if folder is None else folder / f"{seed}_{len(episodes)}_{i:06d}.npz"
-        out.append(_cached(file, partial(encode, vae, episode, per_block, start, bf16)))
+        out.append(_cached(file, partial(encode, vae, episode, per_block, alone, start, bf16)))
         if progress:
             progress(i + 1, len(episodes))
     return out

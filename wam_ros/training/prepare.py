@@ -61,7 +61,10 @@ def make_windows(
         See `latents.encode`.
     """
     c = config.dit
-    latents = encode_all(networks.vae, episodes, c.num_frame_per_block, seed, cache, bf16=bf16)
+    alone = config.head.blocks_alone
+    latents = encode_all(
+        networks.vae, episodes, c.num_frame_per_block, alone, seed, cache, bf16=bf16
+    )
     text = {
         said: embed(networks.text, *tokenize(prompts.prompt(said, tag)))[0].float().cpu().numpy()
         for said in sorted({t for e in episodes for t in e.text})

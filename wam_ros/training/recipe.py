@@ -155,6 +155,7 @@ class SmallRecipe:
                 networks.vae,
                 part,
                 self.config.dit.num_frame_per_block,
+                self.config.head.blocks_alone,
                 seed,
                 self.stages,
                 self._encoded,

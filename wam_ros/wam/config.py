@@ -87,8 +87,11 @@ class HeadConfig:
 
     ``frames_per_call`` frames continue a window (the release's client sends 4, its training saw 8
     and the one before them), and a call in the sliding cadence looks back ``sliding_history``
-    blocks. ``video_height`` x ``video_width`` is the composite that the VAE encodes, in pixels.
-    With ``resize_input`` a composite of another size is resized to it (bilinear), as the 5B does.
+    blocks. ``blocks_alone`` says that the transformer was trained on blocks whose latents were
+    encoded from their own opening frame, as a call encodes them; the release's come from a stream
+    over the whole window (SPEC section 4.3). ``video_height`` x ``video_width`` is the composite
+    that the VAE encodes, in pixels. With ``resize_input`` a composite of another size is resized
+    to it (bilinear), as the 5B does.
     """
 
     num_frames: int = 33
@@ -106,6 +109,7 @@ class HeadConfig:
     resize_input: bool = False
     frames_per_call: int = 4
     sliding_history: int = 1
+    blocks_alone: bool = False
     train_architecture: str = "full"
     lora_rank: int = 4
     lora_alpha: int = 4

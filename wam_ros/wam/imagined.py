@@ -26,8 +26,16 @@ def rows_of_frames(horizon: int, per_block: int) -> tuple[float, ...]:
     return tuple(horizon * (i + 1) / count for i in range(count))
 
 
-def frames(head: PolicyHead, result: CallResult) -> Iterator[tuple[float, torch.Tensor]]:
+def frames(
+    head: PolicyHead, result: CallResult, opening: torch.Tensor
+) -> Iterator[tuple[float, torch.Tensor]]:
     """Decode what a call imagined, one latent after another.
+
+    Parameters
+    ----------
+    opening
+        Composite of row 0, uint8 [1, 1, H, W, 3]. A model whose blocks were encoded alone imagines
+        what follows this frame; another one, what follows the latents it was fed.
 
     Yields
     ------
@@ -39,7 +47,11 @@ def frames(head: PolicyHead, result: CallResult) -> Iterator[tuple[float, torch.
         return
     horizon, per_block = head.config.head.action_horizon, head.dit.config.num_frame_per_block
     rows = iter(rows_of_frames(horizon, per_block))
-    for part in head.decode_parts(result.video, result.observed):
+    before = result.observed
+    if head.config.head.blocks_alone and not result.reset:
+        with torch.no_grad():
+            before = head.vae.encode(head.prepare(opening))
+    for part in head.decode_parts(result.video, before):
         pixels = ((part[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         for frame in pixels.permute(1, 2, 3, 0).cpu():
             yield next(rows), frame

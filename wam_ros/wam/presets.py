@@ -76,6 +76,7 @@ def small(vocab: int = 256) -> WamConfig:
         cfg_scale=1.0,
         frames_per_call=9,
         sliding_history=0,
+        blocks_alone=True,
         video_height=96,
         video_width=160,
     )

@@ -281,7 +281,9 @@ class RobotSession:
 
     def decode(self, found: RobotChunk) -> Array | None:
         """Imagined frames uint8 [4 K, H, W, 3]; None when no video was wanted. Takes VAE time."""
-        decoded = [f.numpy() for _, f in frames(self.session.head, found.model.result)]
+        decoded = [
+            f.numpy() for _, f in frames(self.session.head, found.model.result, found.model.opening)
+        ]
         return np.stack(decoded) if decoded else None
 
     def surprise(self, found: RobotChunk) -> float:

@@ -57,6 +57,8 @@ class Chunk:
         Time per stage, of this call alone.
     result
         Everything else.
+    opening
+        The newest composite, uint8 [1, 1, H, W, 3]: what is imagined follows it.
     """
 
     stamp: float
@@ -68,6 +70,7 @@ class Chunk:
     fed: tuple[float, ...]
     seconds: dict[str, float]
     result: CallResult = field(repr=False)
+    opening: torch.Tensor = field(repr=False)
     judgement: Judgement | None = field(default=None, repr=False)
 
 
@@ -335,6 +338,7 @@ class Session:
             fed,
             seconds,
             result,
+            now.image,
             judgement,
         )
 
