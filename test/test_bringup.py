@@ -136,6 +136,7 @@ def test_a_model_needs_a_checkpoint() -> None:
 
 def test_model_python_runs_the_model_beside_the_graph(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("wam_ros.model_server.unfit", lambda python: "")
     given = {"policy": "wam", "checkpoint": "/models/dz", "model_python": sys.executable}
     specs = {s.name: s for s in processes("yam", given)}
     line = command(specs["model"])
@@ -205,6 +206,7 @@ def test_the_model_is_not_served_by_another_checkout(tmp_path, monkeypatch) -> N
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "wam_ros").mkdir()
     (tmp_path / "wam_ros" / "__init__.py").write_text("raise SystemExit('another checkout')")
+    monkeypatch.setattr("wam_ros.model_server.unfit", lambda python: "")
     given = {"policy": "wam", "checkpoint": "/models/dz", "model_python": sys.executable}
     spec = next(s for s in processes("yam", given) if s.name == "model")
     done = subprocess.run(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from execution_bench import (
@@ -27,7 +25,7 @@ from test_outputs import with_base
 
 from wam_ros.execution import Executor, Mode, Settings, execute
 from wam_ros.execution.clearance import Space
-from wam_ros.execution.settings import NEW_INSTRUCTION, WARM_UP
+from wam_ros.policy.turn import FIRST
 from wam_ros.resources import share
 from wam_ros.sim.urdf import expand
 
@@ -88,23 +86,19 @@ def test_nobody_arms_an_arm_that_moves() -> None:
     assert core.arm(0.75) == ""
 
 
-def test_a_held_arm_waits_for_an_instruction() -> None:
+def test_a_held_arm_stays_held_whatever_chunks_come() -> None:
     core = moving()
     core.pause("hold service called")
     rest = 0.4 + DT * np.arange(1, 500)
     execute(core, [], rest)
     assert core.mode is Mode.HOLDING and core.at_rest
     now, rows = float(rest[-1]), np.tile(core.reference, (24, 1))
-    # On its way when the hold came; of the same instruction; thought of before the hold.
-    for flags, begun in ((0, now), (NEW_INSTRUCTION | WARM_UP, 0.1)):
-        late = replace(chunk(now - 0.1, rows, 2, flags=flags), inference_start=begun)
-        if flags:
-            late = replace(late, t0=0.39)
+    for sequence, flags in ((2, 0), (3, FIRST)):  # even the first one of a policy that began anew
+        late = chunk(now - 0.1 + 0.01 * sequence, rows, sequence, flags=flags)
         assert "until an instruction is given" in core.submit(late, now)
         assert core.mode is Mode.HOLDING
-    first = chunk(now - 0.05, rows, 3, flags=NEW_INSTRUCTION | WARM_UP)
-    assert core.submit(first, now) == ""
-    assert core.submit(chunk(now, rows, 4), now + DT) == "", "and those that follow"
+    core.resume()
+    assert core.submit(chunk(now, rows, 4), now + DT) == ""
 
 
 @pytest.mark.parametrize("how", ["resume", "arm"])
@@ -219,10 +213,9 @@ EVENTS = st.lists(
     events=EVENTS,
     lag=st.sampled_from([0.0, 0.02, 0.05]),
     missing=st.sampled_from([0.0, 0.05]),
-    rows=st.booleans(),
 )
 def test_whatever_people_do_each_stretch_of_commands_is_inside(
-    stream, events, lag: float, missing: float, rows: bool
+    stream, events, lag: float, missing: float
 ) -> None:
     """An arm that lags, cycles that are lost, and somebody at the services.
 
@@ -233,8 +226,6 @@ def test_whatever_people_do_each_stretch_of_commands_is_inside(
     core = armed(contract=contract)
     rng = np.random.default_rng(stream["seed"])
     chunks = random_stream(contract=contract, seconds=2.2, **stream)
-    if rows:  # each of them may be the first of an instruction
-        chunks = [(t, replace(c, context_flags=NEW_INSTRUCTION)) for t, c in chunks]
     todo = sorted(chunks, key=lambda x: x[0])
     events = sorted(events)
     lower, upper, *most = bounds(contract)

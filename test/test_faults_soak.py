@@ -31,10 +31,13 @@ def test_soak_random_faults(bench) -> None:
 
     def rearm() -> None:
         robot.until(robot.mode("disarmed", "estopped"), 20)
-        robot.call(Trigger, "/wam/reset", Trigger.Request())
-        # After a jump the readings must have been steady for half a second.
+        robot.estop.publish(Bool(data=False))
+        # A stop takes its time, and after a jump readings must have been steady for half a second.
         last = time.monotonic() + 20
-        while not robot.call(SetBool, "/wam/arm", SetBool.Request(data=True)).success:
+        while not (
+            robot.call(Trigger, "/wam/reset", Trigger.Request()).success
+            and robot.call(SetBool, "/wam/arm", SetBool.Request(data=True)).success
+        ):
             assert time.monotonic() < last, robot.state
             robot.run(0.2)
 

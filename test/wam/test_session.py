@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from wam_ros.wam import frames as timing
 from wam_ros.wam.head import CallOptions
+from wam_ros.wam.imagined import frames as frames_of
 from wam_ros.wam.savings import Savings
 from wam_ros.wam.session import Chunk, Session
 
@@ -135,6 +137,24 @@ def test_surprise_costs_nothing_where_the_call_was_fed_the_imagined_times() -> N
     assert without[1].judgement is None and without[1].imagined is None
     flash = _run(_session(options=CallOptions(1, final_noise=0.8)), 2)
     assert flash[1].judgement is None, "a video that stays noisy imagines nothing"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_imagined_frames_follow_what_the_model_was_trained_to_follow(alone: bool) -> None:
+    session = _session(frames_per_call=9)
+    head = session.head
+    head.config = replace(head.config, head=replace(head.config.head, blocks_alone=alone))
+    for call in _run(session, 2):
+        assert call.result.video is not None
+        block = call.result.video[:, :, -2:]
+        with torch.no_grad():
+            before = head.vae.encode(head.prepare(call.opening))
+            if not alone:
+                before = call.result.observed
+            wanted = head.vae.decode(torch.cat((before, block), dim=2))[0, :, -8:]
+        exact = ((wanted.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        found = torch.stack([f for _, f in frames_of(head, call.result, call.opening)])
+        assert torch.equal(found, exact.permute(1, 2, 3, 0))
 
 
 def test_fewer_frames_are_encoded_again_at_the_imagined_times() -> None:

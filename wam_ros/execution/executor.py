@@ -26,7 +26,7 @@ from wam_ros.execution.limiter import Limiter, State
 from wam_ros.execution.motion import Motion
 from wam_ros.execution.place import check_chunk, ensemble, reanchor
 from wam_ros.execution.readings import Readings
-from wam_ros.execution.settings import NEW_INSTRUCTION, WARM_UP, Counters, Mode, Settings
+from wam_ros.execution.settings import WARM_UP, Counters, Mode, Settings
 from wam_ros.execution.splice import Joints, far_off, fit_in, untimely
 from wam_ros.execution.velocity import VelocityKeys
 
@@ -67,7 +67,7 @@ class Executor:
         self._release: FloatArray | None = None
         self._release_until = 0.0
         self._then_disarm = self._gently = False
-        self._paused, self._paused_at = "", -np.inf
+        self._paused = ""
         self.mode = Mode.DISARMED
         self.reason = "not armed yet"
         self.counters = Counters()
@@ -109,7 +109,7 @@ class Executor:
             return f"the arm is about to be disarmed: {self.reason}"
         if self._readings.stale(now):
             return "joint states are stale"
-        if self._paused and not self._resumes(chunk):
+        if self._paused:
             return f"held ({self._paused}) until an instruction is given or `arm` is called"
         tracking = self.mode is Mode.TRACKING
         if not tracking:
@@ -143,14 +143,8 @@ class Executor:
         self._base.take(chunk, start)
         self.counters.delay_rows = max(0.0, (time - start) / chunk.step_period)
         self._seam = True
-        self._paused = ""
         self.mode, self.reason = Mode.TRACKING, ""
         return ""
-
-    def _resumes(self, chunk: ActionChunk) -> bool:
-        """Whether the policy began to think about it after the hold, for an instruction given."""
-        begun = max(chunk.t0, chunk.inference_start)
-        return bool(chunk.context_flags & NEW_INSTRUCTION) and begun > self._paused_at
 
     # ---- commands from people ----------------------------------------------------------------
 
@@ -196,17 +190,17 @@ class Executor:
             self.mode, self.reason = Mode.STOPPING, reason
 
     def pause(self, reason: str) -> None:
-        """Hold, and refuse chunks until an instruction is given anew or somebody resumes.
+        """Hold, and refuse chunks until `resume` or `arm`.
 
-        A chunk that was under way when the hold came would else undo it at once.
+        The next chunk of a policy that was not told would else undo the hold at once.
         """
-        self._paused, self._paused_at = reason, self._last_tick
+        self._paused = reason
         self.hold(reason)
         if self.mode is Mode.HOLDING:
             self.reason = reason
 
     def resume(self) -> None:
-        """Take chunks again after a `pause`."""
+        """Take chunks again after a `pause`: an instruction was given."""
         self._paused = ""
 
     def stop_and_disarm(self, reason: str, gently: bool = False) -> None:

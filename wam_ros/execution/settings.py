@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from wam_ros.execution.metrics import Window
 
-NEW_INSTRUCTION = 2
-"""ActionChunk.CONTEXT_NEW_INSTRUCTION: the first chunk since an instruction was given."""
 WARM_UP = 4
 """ActionChunk.CONTEXT_WARM_UP: its latency says nothing; at rest, its rows start on arrival."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -83,8 +84,10 @@ class ControlLoop(threading.Thread):
         self.missed = 0
         self.problem, self.fifo = "", False
 
-    def ask(self, request: Callable[[], Any], timeout: float = 1.0) -> Any:
+    def ask(self, request: Callable[[], Any], timeout: float = 1.0, late: bool = False) -> Any:
         """Run ``request()`` between two ticks and return its result.
+
+        What could not be done in time is not done later, unless ``late`` says that it may.
 
         Raises
         ------
@@ -93,8 +96,12 @@ class ControlLoop(threading.Thread):
         """
         box: list[Any] = []
         done = threading.Event()
-        self._requests.append((request, box, done))
+        entry = (request, box, done)
+        self._requests.append(entry)
         if not done.wait(timeout):
+            if not late:
+                with contextlib.suppress(ValueError):  # it is being done just now
+                    self._requests.remove(entry)
             raise TimeoutError("the control loop does not answer")
         return box[0]
 

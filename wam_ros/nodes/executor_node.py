@@ -311,10 +311,10 @@ class ExecutorNode(AutostartNode):
         reason = self._ask(arm)
         return self._answer(response, reason, "armed" if request.data else "disarmed")
 
-    def _ask(self, request: Callable[[], Any]) -> str:
-        """Have the loop do it between two ticks; why that failed, or ''."""
+    def _ask(self, request: Callable[[], Any], late: bool = False) -> str:
+        """Have the loop do it between two ticks; why that failed, or ''. Stops may come late."""
         try:
-            return str(self._loop.ask(request) or "")
+            return str(self._loop.ask(request, late=late) or "")
         except TimeoutError as err:
             return str(err)
 
@@ -323,7 +323,7 @@ class ExecutorNode(AutostartNode):
         return response
 
     def _on_hold(self, _: Any, response: Any) -> Any:
-        reason = self._ask(lambda: self._core.pause("hold service called"))
+        reason = self._ask(lambda: self._core.pause("hold service called"), True)
         return self._answer(response, reason, "holding until an instruction is given, or `arm`")
 
     def _on_reset(self, _: Any, response: Any) -> Any:
@@ -337,7 +337,7 @@ class ExecutorNode(AutostartNode):
         return self._answer(response, reason, self._core.reason)
 
     def _on_estop(self, _: Any, response: Any) -> Any:
-        reason = self._ask(lambda: self._core.estop("e-stop service called"))
+        reason = self._ask(lambda: self._core.estop("e-stop service called"), True)
         return self._answer(response, reason, "stopped and latched; call reset, then arm")
 
     # ---- telemetry -----------------------------------------------------------------------------
@@ -376,10 +376,12 @@ class ExecutorNode(AutostartNode):
     def _retire(self, reason: str) -> None:
         """Wait until the core has come to rest, taking no chunk, and is disarmed."""
         with contextlib.suppress(TimeoutError):
-            self._loop.ask(lambda: self._core.stop_and_disarm(reason, gently=True))
+            request = lambda: self._core.stop_and_disarm(reason, gently=True)  # noqa: E731
+            self._loop.ask(request, late=True)
         end = time.monotonic() + _GENTLE
         while time.monotonic() < end:
-            if self._core.mode is Mode.DISARMED or self._core.at_rest:
+            told = not (self._talking and self._core.base.names)  # a base gets a last zero
+            if told and (self._core.mode is Mode.DISARMED or self._core.at_rest):
                 break
             time.sleep(0.01)
 

@@ -166,6 +166,8 @@ class SimNode(AutostartNode):
             return f"disturb: '{kind}' is none of {', '.join(KINDS)}"
         if self._wanted is None:
             return "disturb: no instruction has been given that says which block and arm"
+        if self._mishap is not None and self._mishap.under_way:
+            return "disturb: a push is under way"
         objects = self.plant.objects()
         now = self.plant.time
         self._mishaps += 1

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 
 from wam_ros.contract.data import ActionChunk, FloatArray, Observation
 from wam_ros.contract.model import Contract
-from wam_ros.execution.settings import NEW_INSTRUCTION, WARM_UP
+from wam_ros.execution.settings import WARM_UP
 from wam_ros.policy.base import Policy, Window, frame_rows
 from wam_ros.policy.cadence import Decision, Latency, Scheduler
 from wam_ros.policy.frames import FrameBuffer
 
 MAX_OBSERVATION_AGE = 0.5
 """An older observation (s) is not shown to a policy."""
-FIRST = NEW_INSTRUCTION | WARM_UP
+_NEW_INSTRUCTION = 2  # ActionChunk.CONTEXT_NEW_INSTRUCTION
+FIRST = _NEW_INSTRUCTION | WARM_UP
 """Context flags of the first chunk of an instruction."""
 
 
