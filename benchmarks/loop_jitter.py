@@ -297,7 +297,9 @@ def _become(user: int, json: Path | None) -> None:
     os.setgid(user)
     os.setuid(user)
     if not os.access(os.__file__, os.R_OK):
-        raise SystemExit(f"user {user} may not read {os.__file__}: use a Python outside root's home")
+        raise SystemExit(
+            f"user {user} may not read {os.__file__}: use a Python outside root's home"
+        )
     os.environ["HOME"] = os.environ["ROS_HOME"] = tempfile.mkdtemp(prefix="loop_jitter_")
 
 

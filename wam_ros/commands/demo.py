@@ -23,7 +23,7 @@ def add_parser(sub: Any) -> None:
         choices=("move", "push"),
         help="on the way, move the block or push the arm it is about",
     )
-    p.add_argument("--disturb-after", type=float, default=0.5, help="seconds until --disturb (0.5)")
+    p.add_argument("--disturb-after", type=float, default=0.3, help="seconds until --disturb (0.3)")
     p.add_argument("--then-after", type=float, default=1.0, help="seconds until --then (1.0)")
     p.add_argument(
         "--policy",

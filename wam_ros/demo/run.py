@@ -34,7 +34,7 @@ class DemoOptions:
     then: str = ""
     then_after: float = 1.0
     disturb: str = ""
-    disturb_after: float = 0.5
+    disturb_after: float = 0.3
     seed: int = 1
     deadline: float = 60.0
     out: Path = Path("demo_out")
@@ -98,7 +98,9 @@ def _watch(
         client.spin(1.0)
         say(f'saying: "{options.instruction}"')
         begin = time.monotonic()
-        if not client.say(options.instruction):
+        if options.disturb:  # `say` waits for an echo, and the hand would be there by then
+            client.tell(options.instruction)
+        elif not client.say(options.instruction):
             raise RuntimeError("the policy node did not take the instruction")
         reached, refused, then = None, "", options.then
         mishap = Mishap(options.disturb, options.disturb_after)
