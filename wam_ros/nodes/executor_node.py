@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +309,7 @@ class ExecutorNode(AutostartNode):
                 return f"no heartbeat on `heartbeat` in the last {self._deadman} s"
             return self._core.arm(self._now())
 
-        reason = self._ask(arm)
+        reason = self._ask(arm, late=not request.data)
         return self._answer(response, reason, "armed" if request.data else "disarmed")
 
     def _ask(self, request: Callable[[], Any], late: bool = False) -> str:
@@ -376,8 +377,8 @@ class ExecutorNode(AutostartNode):
     def _retire(self, reason: str) -> None:
         """Wait until the core has come to rest, taking no chunk, and is disarmed."""
         with contextlib.suppress(TimeoutError):
-            request = lambda: self._core.stop_and_disarm(reason, gently=True)  # noqa: E731
-            self._loop.ask(request, late=True)
+            stop = partial(self._core.stop_and_disarm, reason, gently=True)
+            self._loop.ask(stop, late=True)
         end = time.monotonic() + _GENTLE
         while time.monotonic() < end:
             told = not (self._talking and self._core.base.names)  # a base gets a last zero

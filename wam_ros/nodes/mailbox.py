@@ -2,7 +2,8 @@
 
 Messages that reach the loop through rclpy's executor cost several hundred microseconds each in
 another thread, during which the loop waits for the interpreter. Asking an empty subscription costs
-two. The middleware keeps the newest message (depth 1), so a flood is dropped outside Python.
+two. The middleware keeps the newest message (depth 1), so a flood is dropped outside Python;
+the e-stop's keeps more, see `Mailbox.take_all`.
 """
 
 from __future__ import annotations
