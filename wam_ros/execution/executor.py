@@ -24,6 +24,7 @@ from wam_ros.execution.clearance import Space
 from wam_ros.execution.gate import Gate
 from wam_ros.execution.limiter import Limiter, State
 from wam_ros.execution.motion import Motion
+from wam_ros.execution.outlook import Outlook
 from wam_ros.execution.place import check_chunk, ensemble, reanchor
 from wam_ros.execution.readings import Readings
 from wam_ros.execution.settings import WARM_UP, Counters, Mode, Settings
@@ -57,6 +58,7 @@ class Executor:
         self._gripper = self._joints.gripper
         self._period = 1.0 / contract.rates.control
         self._limiter = Limiter(limits, self._period)
+        self._outlook = Outlook(limits, self._period)
         self._gate = Gate(self.names, limits, self._period, space)
         self._readings = Readings(self.names, self._gate, self.settings.stale_after)
         self._motion = Motion(self._limiter, self.settings, self._gripper, self._period)
@@ -358,15 +360,17 @@ class Executor:
         """Position, velocity and acceleration of the reference, each ``(D,)``."""
         return self._limiter.position, self._limiter.velocity, self._limiter.acceleration
 
-    def ahead(self, times: FloatArray) -> list[State]:
-        """Reference expected ``times`` seconds from now, for controllers that take a window.
+    def ahead(self, step: float, count: int) -> list[State]:
+        """States expected of the reference every ``step`` seconds from now, ``count`` of them.
 
-        Follows the path as if nothing new came; a joint at rest stays.
+        For controllers that take a window: as if nothing new came, inside the limits, and a joint
+        at rest stays.
         """
         if self.mode is Mode.TRACKING and self._motion.under_way:
-            return self._motion.ahead(times, self._joints.lower, self._joints.upper)
+            path = self._motion.ahead(np.arange(count + 1, dtype=np.float64) * step)
+            return self._outlook.along(self._limiter, path, step, self._gripper)
         position, stop = self._limiter.position, self._limiter.stopping(self._share)
-        states = (stop.at(float(t)) for t in times)
+        states = (stop.at(step * (i + 1)) for i in range(count))
         return [(position + x, v, a) for x, v, a in states]
 
     @property

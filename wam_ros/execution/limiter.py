@@ -35,8 +35,9 @@ _WITHIN = 0.999
 _HALVINGS = 8
 _CLOSE = 6.0
 """Rate (1/s) at which a joint that is off its path closes the distance when it is small."""
-_RATE = 40.0
-"""Triple pole (1/s) of the law that keeps a joint on its path; errors there are rounding only."""
+_RATE, _STEADY = 40.0, 0.5
+"""Triple pole (1/s) of the law that keeps a joint on its path (errors there are rounding only), and
+the largest product of pole and period: at 0.75 the sampled law oscillates and grows."""
 
 
 class Limiter:
@@ -60,6 +61,7 @@ class Limiter:
         self.a_max = _WITHIN * np.array([x.acceleration for x in limits])
         self.j_max = _WITHIN * np.array([x.jerk for x in limits])
         self._dt = period
+        self._rate = min(_RATE, _STEADY / period)
         self._planners = [_Planner(x, period) for x in limits]
         self.limited = np.zeros(n, dtype=bool)
         self.reset(np.zeros(n))
@@ -75,6 +77,18 @@ class Limiter:
         self._lower = np.minimum(self._range[0], self.position)
         self._upper = np.maximum(self._range[1], self.position)
         self._outside = self._is_outside()
+
+    def start_as(self, other: Limiter, still: Flags) -> None:
+        """Take the state that another limiter of the same joints has; ``still`` ones at rest."""
+        self.position = other.position
+        self.velocity = np.where(still, 0.0, other.velocity)
+        self.acceleration = np.where(still, 0.0, other.acceleration)
+        self._lower, self._upper, self._outside = other._lower, other._upper, other._outside
+
+    @property
+    def range(self) -> tuple[FloatArray, FloatArray]:
+        """Least and largest position ``(D,)`` that each joint may have now."""
+        return self._lower, self._upper
 
     def _is_outside(self) -> bool:
         # A joint that stands on the edge itself, such as an open gripper, is inside.
@@ -109,9 +123,10 @@ class Limiter:
         if self._outside:
             direct = direct | (self.position < self._range[0]) | (self.position > self._range[1])
         jerk = (there[2] - here[2]) / self._dt
-        jerk = jerk + _RATE * (
+        rate = self._rate
+        jerk = jerk + rate * (
             3.0 * (here[2] - self.acceleration)
-            + _RATE * (3.0 * (here[1] - self.velocity) + _RATE * (here[0] - self.position))
+            + rate * (3.0 * (here[1] - self.velocity) + rate * (here[0] - self.position))
         )
         # No more than brings the acceleration to its limit, so that between ticks it stays inside.
         low = np.maximum(-self.j_max, (-self.a_max - self.acceleration) / self._dt)

@@ -124,20 +124,12 @@ class Motion:
         share = (self.targets.end - self.pace.time) / third
         return float(np.clip(share, self._settings.slowest, 1.0))
 
-    def ahead(self, times: FloatArray, lower: FloatArray, upper: FloatArray) -> list[State]:
-        """Reference expected ``times`` seconds from now, if nothing new comes."""
+    def ahead(self, times: FloatArray) -> list[State]:
+        """States of the path ``times`` seconds from now, per second of the clock."""
         assert self._path is not None
-        position, pace = self._limiter.position, self.pace.rate
-        here = self._path.sample(self.pace.time)
-        result: list[State] = []
-        for t in times:
-            p, v, a = self._path.sample(self.pace.time + pace * float(t))
-            v, a = v * pace, a * pace**2
-            # Relative to where the reference really is, which a limited joint may trail.
-            p = np.where(self._gripper, position, position + p - here[0])
-            v, a = (np.where(self._gripper, 0.0, x) for x in (v, a))
-            result.append((np.clip(p, lower, upper), v, a))
-        return result
+        pace = self.pace.rate
+        states = (self._path.sample(self.pace.time + pace * float(t)) for t in times)
+        return [(p, v * pace, a * pace**2) for p, v, a in states]
 
     def progress(self) -> tuple[int, float, float]:
         """Sequence of the chunk under way, rows of it consumed, seconds of rows left."""

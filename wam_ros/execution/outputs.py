@@ -80,16 +80,15 @@ class Channel:
         """
         step = max(1.0 / self.output.rate, self.output.window / _POINTS)
         count = max(1, round(self.output.window / step))
-        times: FloatArray = np.asarray(step * np.arange(1, count + 1), dtype=np.float64)
         scale = self.output.scale
         return [
             Point(
-                float(t),
+                (i + 1) * step,
                 scale * self._near(p[self.columns], core.measured) + self.output.offset,
                 scale * v[self.columns],
                 scale * a[self.columns],
             )
-            for t, (p, v, a) in zip(times, core.ahead(times), strict=True)
+            for i, (p, v, a) in enumerate(core.ahead(step, count))
         ]
 
     def _near(self, value: FloatArray, measured: FloatArray) -> FloatArray:
