@@ -84,9 +84,7 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for result in results:
         s = result["summary"]
-        mine = next(
-            r for r in result["rows"] if r["method"] == "wam_ros" and r["jerk_rms"] == s["ours"]
-        )
+        mine = _row(result, "wam_ros", s["ours"])
         cells = [
             result["stream"],
             f"{s['ours']:.3g}",
@@ -106,3 +104,34 @@ def table(results: list[dict[str, Any]]) -> str:
                 ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def details(results: list[dict[str, Any]]) -> str:
+    """A line per stream: our default / the calmest other at equal lag, in every figure."""
+    columns = (
+        ("error mrad", "error_rms_rad", 1e3),
+        ("jerk p95", "jerk_p95", 1.0),
+        ("jerk max", "jerk_max", 1.0),
+        ("acceleration max", "acceleration_max", 1.0),
+        ("seam mrad", "seam_jump_rad", 1e3),
+        ("stalled %", "stalled_share", 100.0),
+    )
+    lines = [
+        "| stream | " + " | ".join(c for c, _, _ in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for result in results:
+        summary = result["summary"]
+        best = summary["best_other_at_equal_lag"]
+        pair = [_row(result, "wam_ros", summary["ours"])]
+        if best is not None:
+            pair.append(_row(result, best["method"], best["jerk_rms"]))
+        cells = (" / ".join(f"{scale * r[key]:.3g}" for r in pair) for _, key, scale in columns)
+        lines.append(f"| {result['stream']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(result: dict[str, Any], method: str, jerk_rms: float) -> dict[str, Any]:
+    """The run of a method that has this RMS jerk."""
+    rows = (r for r in result["rows"] if r["method"] == method)
+    return next(r for r in rows if r.get("jerk_rms") == jerk_rms)

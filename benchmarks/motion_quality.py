@@ -127,11 +127,13 @@ def main() -> None:
         f"ticks, largest seam jump {1e3 * max(r['seam_jump_rad'] for r in mine):.3g} mrad"
     )
     if options.out:
-        from motion_plot import draw, table
+        from motion_plot import details, draw, table
 
         options.out.mkdir(parents=True, exist_ok=True)
         draw(results, options.out / "motion_quality.png")
-        (options.out / "motion_quality.md").write_text(table(results))
+        (options.out / "motion_quality.md").write_text(
+            f"{table(results)}\nOurs / the calmest other at equal lag:\n\n{details(results)}"
+        )
     result: dict[str, Any] = {"streams": results}
     finish(options, result)
     if options.json:  # a line per run keeps the file small
