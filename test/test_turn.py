@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wam_ros.contract import load_contract
 from wam_ros.contract.data import ActionChunk, Observation
 from wam_ros.execution.settings import WARM_UP
+from wam_ros.policy.progress import Progress
 from wam_ros.policy.turn import FIRST, MAX_OBSERVATION_AGE, Call, Turn
 
 CONTRACT = load_contract("agibot_g1")
@@ -62,14 +65,15 @@ def test_the_first_call_of_an_instruction_is_fresh_and_its_chunk_says_so() -> No
     t.see(seen(1.0 - 12 * CONTRACT.rates.step_period))
     t.see(seen(1.0))
     assert t.begin(1.0, True) is not None
-    first = t.call(POLICY, {}, (0, 0.0), "async")
+    first = t.call(POLICY, {}, "async")
     assert first.fresh and not t.fresh
     assert len(first.window.frames) == 2 and first.window.cadence == "async"
     chunk = answered(t, first, 1.0)
     assert chunk.context_flags == FIRST and chunk.sequence == 1
     assert chunk.instruction == first.instruction
     t.deliver(chunk, 1.1, True)
-    later = t.call(POLICY, {}, (1, 7.0), "async")
+    t.progress.tell(1.0, 1, 7.0, 1.0)
+    later = t.call(POLICY, {}, "async")
     assert not later.fresh and answered(t, later, 2.0).context_flags == 0
     assert later.window.executed_rows == 7.0
 
@@ -78,7 +82,65 @@ def test_rows_of_another_chunk_do_not_count() -> None:
     t = turn()
     t.see(seen(1.0))
     t.sequence = 4
-    assert t.call(POLICY, {}, (3, 7.0), "async").window.executed_rows == 0.0
+    t.progress.tell(1.0, 3, 7.0, 1.0)
+    window = t.call(POLICY, {}, "async").window
+    assert window.executed_rows == 0.0 and window.rows == ()
+
+
+def test_rows_are_those_at_the_time_of_the_frame_not_of_the_call() -> None:
+    t = turn()
+    for stamp in (0.6, 1.0):
+        t.see(seen(stamp))
+    t.sequence = 1
+    for stamp, rows in ((0.9, 15.0), (1.0, 18.0), (1.1, 21.0)):  # 10 Hz, and 0.07 s after the frame
+        t.progress.tell(stamp, 1, rows, 1.0)
+    window = t.call(POLICY, {}, "async").window
+    assert window.executed_rows == pytest.approx(18.0)
+    assert window.rows == pytest.approx((6.0, 18.0))
+
+
+def test_an_arm_that_rests_consumes_no_rows() -> None:
+    t = turn("sync")
+    period = CONTRACT.rates.step_period
+    rows = np.clip(np.arange(-6, 40), 0, 24)  # waits, goes, rests
+    for i, row in enumerate(rows):
+        t.progress.tell(1.0 + i * period, 1, float(row), 0.0 if row == 24 else 1.0)
+    at = [1.0 + i * period for i in (8, 20, 30, 45)]
+    assert t.progress.at(1, at) == pytest.approx((2.0, 14.0, 24.0, 24.0))
+    assert t.progress.at(1, [1.0 + 60 * period]) == pytest.approx((24.0,))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    begin=st.floats(0.0, 0.4),
+    heard=st.lists(st.floats(0.0, 2.0), min_size=1, max_size=20, unique=True),
+    times=st.lists(st.floats(0.0, 2.2), min_size=1, max_size=8),
+)
+def test_rows_between_what_was_heard_are_right(begin, heard, times) -> None:
+    """The true course is a ramp of 30 rows a second from ``begin``; other chunks come after 1.5."""
+    progress = Progress(1 / 30)
+    heard = sorted(heard)
+    for t in heard:
+        mine = begin <= t < 1.5
+        progress.tell(
+            5.0 + t, 2 if mine else 1 + 2 * (t >= 1.5), 30 * (t - begin) if mine else 4.0, 1.0
+        )
+    known = [t for t in heard if begin <= t < 1.5]
+    found = progress.at(2, [5.0 + t for t in times])
+    if not known:
+        assert found == ()
+        return
+    until = min((t for t in heard if t >= 1.5), default=9.0)
+    assert found == pytest.approx([30 * (min(t, until) - begin) for t in times], abs=1e-6)
+
+
+def test_a_clock_that_is_set_back_starts_progress_anew() -> None:
+    progress = Progress(1 / 30)
+    progress.tell(100.0, 7, 5.0, 1.0)
+    progress.tell(99.9, 7, 2.0, 1.0)  # late: not newer
+    assert progress.at(7, [100.0]) == (5.0,)
+    progress.tell(3.0, 7, 1.0, 0.0)
+    assert progress.at(7, [3.0]) == (1.0,)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +158,7 @@ def test_rows_start_on_arrival_in_sync_and_at_the_first_chunk_at_rest(
     t = turn(cadence)
     t.see(seen(1.0))
     t.fresh = bool(flags)
-    call = t.call(POLICY, {}, (0, 0.0), cadence)
+    call = t.call(POLICY, {}, cadence)
     chunk = answered(t, call, 1.0)
     assert t.deliver(chunk, 1.7, resting) == pytest.approx(late)
     assert t.scheduler.next_call(0.0) == pytest.approx(

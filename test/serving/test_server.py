@@ -360,6 +360,7 @@ def native(sequence: int, frames: int = 1, **more: Any) -> dict[str, Any]:
         ({"t0": 4.0}, "must be the last"),
         ({"views": {}}, "must be a map of top"),
         ({"executed_rows": "many"}, "must be a number"),
+        ({"rows": np.zeros(2)}, "one number for each of 1 frames"),
         ({"objects": {"block": np.array(["x"])}}, "does not hold numbers"),
     ],
 )

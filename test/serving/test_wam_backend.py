@@ -132,6 +132,25 @@ def test_frames_seen_before_the_chunk_began_are_not_fed(
     assert np.linalg.norm(chunk.actions - expected[1]) < 1e-5 * np.linalg.norm(expected[1])
 
 
+def test_frames_seen_while_the_arm_rested_after_its_rows_are_not_taken_for_motion(
+    checkpoint: Path, expected: list[Any]
+) -> None:
+    """The call comes a while after the last row; what was seen then shows the end of the block."""
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    policy.infer(Window((frame(0),)))
+    block = [frame(i) for i in range(1, 25)]
+    rested = [dataclasses.replace(frame(24), t0=frame(24 + i).t0) for i in range(1, 6)]
+    rows = (*np.arange(1.0, 25.0), *[24.0] * 5)
+    chunk = policy.infer(Window((*block, *rested), executed_rows=24.0, rows=rows))
+    assert np.linalg.norm(chunk.actions - expected[1]) < 1e-5 * np.linalg.norm(expected[1])
+    policy.reset(PROMPT)
+    policy.infer(Window((frame(0),)))
+    counted_back = policy.infer(Window((*block, *rested), executed_rows=24.0))
+    assert np.linalg.norm(counted_back.actions - chunk.actions) > 0.0
+
+
 @pytest.mark.parametrize("cadence", ["async", "sliding"])
 def test_other_cadences_give_finite_chunks(checkpoint: Path, cadence: str) -> None:
     policy = WamPolicy(options(checkpoint))

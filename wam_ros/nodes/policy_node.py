@@ -34,6 +34,7 @@ from wam_ros.nodes.convert import (
     chunk_to_msg,
     chunk_to_trajectory,
     observation_from_msg,
+    to_seconds,
     to_stamp,
 )
 from wam_ros.nodes.diagnostics import status
@@ -88,7 +89,7 @@ class PolicyNode(AutostartNode):
         self._executor: Any = None
         self._executor_at = float("-inf")
         self._objects: dict[str, Any] = {}
-        self._resting, self._rows, self._rows_of = True, 0.0, 0
+        self._resting = True
         self._lost_at: float | None = None
         self._sent: list[float] = []
         self._worker: threading.Thread | None = None
@@ -199,7 +200,12 @@ class PolicyNode(AutostartNode):
     def _on_executor(self, message: Any) -> None:
         self._executor, self._executor_at = message, time.monotonic()
         self._resting = message.mode_name in ("holding", "disarmed")
-        self._rows, self._rows_of = float(message.row_progress), int(message.chunk_sequence)
+        self._turn.progress.tell(
+            to_seconds(message.header.stamp),
+            int(message.chunk_sequence),
+            float(message.row_progress),
+            float(message.pace) if message.mode_name == "tracking" else 0.0,
+        )
 
     def _on_objects(self, message: Any) -> None:
         if self._backend is not None and self._backend.needs_objects:
@@ -251,8 +257,7 @@ class PolicyNode(AutostartNode):
             return
         self._reason = decision.reason
         self._afterwork.stop()
-        progress = (self._rows_of, self._rows)
-        call = self._turn.call(self._backend, dict(self._objects), progress, decision.cadence)
+        call = self._turn.call(self._backend, dict(self._objects), decision.cadence)
         self._calling = True
         self._worker = threading.Thread(target=self._work, args=(call,), daemon=True)
         self._worker.start()

@@ -24,13 +24,15 @@ class Window:
     ``frames`` are observations at the training stride, oldest first; the newest one is the
     reference for ``t0`` and the state. ``objects`` are true object centres in the root frame (m),
     known in simulation only and used by the scripted teacher only. ``executed_rows`` counts the
-    rows of the last chunk that were carried out.
+    rows of the last chunk that were carried out when the newest frame was taken, ``rows`` those at
+    each frame (below 0 before its first); without ``rows`` they count back at the rows' speed.
     """
 
     frames: tuple[Observation, ...]
     objects: dict[str, FloatArray] = field(default_factory=dict)
     executed_rows: float = 0.0
     cadence: str = "sync"
+    rows: tuple[float, ...] = ()
 
     @property
     def newest(self) -> Observation:

@@ -13,6 +13,7 @@ from wam_ros.execution.settings import WARM_UP
 from wam_ros.policy.base import Policy, Window, frame_rows
 from wam_ros.policy.cadence import Decision, Latency, Scheduler
 from wam_ros.policy.frames import FrameBuffer
+from wam_ros.policy.progress import Progress
 
 MAX_OBSERVATION_AGE = 0.5
 """An older observation (s) is not shown to a policy."""
@@ -53,6 +54,8 @@ class Turn:
         The next call resets the policy first.
     sequence
         Number of the last chunk delivered.
+    progress
+        What the executor tells about the rows it has consumed.
     """
 
     contract: Contract
@@ -63,12 +66,14 @@ class Turn:
     fresh: bool = False
     sequence: int = 0
     frames: FrameBuffer = field(init=False)
+    progress: Progress = field(init=False)
     scheduler: Scheduler = field(init=False)
     _called_with: float = field(init=False, default=float("-inf"))
 
     def __post_init__(self) -> None:
         rates = self.contract.rates
         self.frames = FrameBuffer(rates.step_period * rates.video_stride)
+        self.progress = Progress(rates.step_period)
         self.scheduler = Scheduler(self.cadence, rates.horizon * rates.step_period, self.period)
 
     def say(self, instruction: str) -> None:
@@ -107,20 +112,15 @@ class Turn:
         self._called_with = newest.t0
         return decision
 
-    def call(
-        self,
-        policy: Policy | None,
-        objects: dict[str, FloatArray],
-        progress: tuple[int, float],
-        cadence: str,
-    ) -> Call:
-        """The call that `begin` started; ``progress`` is the executor's (sequence, rows done)."""
-        # Rows of an older chunk say nothing about the last one, which may have been refused.
-        executed = progress[1] if progress[0] == self.sequence else 0.0
+    def call(self, policy: Policy | None, objects: dict[str, FloatArray], cadence: str) -> Call:
+        """The call that `begin` started."""
         period = self.contract.rates.step_period
         frames = self.frames.at([row * period for row in frame_rows(policy)])
+        # Rows of an older chunk say nothing about the last one, which may have been refused.
+        rows = self.progress.at(self.sequence, [f.t0 for f in frames])
+        executed = max(rows[-1], 0.0) if rows else 0.0
         fresh, self.fresh = self.fresh, False
-        return Call(Window(frames, objects, executed, cadence), self.instruction, fresh)
+        return Call(Window(frames, objects, executed, cadence, rows), self.instruction, fresh)
 
     def stamp(self, chunk: ActionChunk, call: Call, begin: float, end: float) -> ActionChunk:
         """Fill in what the policy leaves to its caller; ``begin`` and ``end`` of inference in s."""

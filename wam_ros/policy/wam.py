@@ -307,30 +307,38 @@ class WamPolicy:
     def _observe(self, window: Window) -> None:
         """Tell the session what was seen at which row of the last chunk.
 
-        Rows are counted back from those executed at the newest frame; a frame from before row 0
-        was seen while the arm waited for the chunk and belongs to no block.
+        A frame from before row 0 was seen while the arm waited for the chunk and belongs to no
+        block.
         """
-        period, newest = self._contract.rates.step_period, window.newest
-        done = window.executed_rows
-        if done <= 0.0 and window.cadence != "sync":
-            done = (newest.t0 - self._last_t0) / period if math.isfinite(self._last_t0) else 0.0
-        self._rows = min(done, float(self._adapter.horizon))
+        newest, rows = window.newest, self._rows_of(window)
+        self._rows = rows[-1]
         sliding = window.cadence == "sliding"
         # A window is opened with the newest frame alone. In sliding without history every call
         # opens one, and the others serve only to judge what was imagined.
         opens = not self._session.history if sliding else not math.isfinite(self._last_t0)
-        for frame in window.frames:
+        for frame, row in zip(window.frames, rows, strict=True):
             if frame.t0 <= self._last_t0:
                 continue
-            ago, last = (newest.t0 - frame.t0) / period, frame is newest
+            last = frame is newest
             if opens and not last:
                 if sliding and self._session.options.want_video:
                     self._session.observe(self._composite(frame), frame.t0, executing=False)
                 continue
-            row = done - ago
             self._session.observe(
                 self._composite(frame), frame.t0, row, executing=row > 0.5 or last
             )
+
+    def _rows_of(self, window: Window) -> tuple[float, ...]:
+        """Rows of the last chunk consumed at each frame, at most all."""
+        period, newest = self._contract.rates.step_period, window.newest
+        done, rows = window.executed_rows, window.rows
+        if (
+            done <= 0.0 and window.cadence != "sync"
+        ):  # not heard of yet: each row is due at its stamp
+            done = (newest.t0 - self._last_t0) / period if math.isfinite(self._last_t0) else 0.0
+            rows = ()
+        rows = rows or tuple(done - (newest.t0 - f.t0) / period for f in window.frames)
+        return tuple(min(row, float(self._adapter.horizon)) for row in rows)
 
     def _composite(self, frame: Observation) -> Any:
         from wam_ros.policy.remote.fields import resize

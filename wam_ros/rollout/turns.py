@@ -98,6 +98,7 @@ class Turns:
         ``resting`` and ``progress`` (chunk sequence, rows consumed, seconds left) are the
         executor's; ``objects`` gives true centres, asked for only when the policy wants them.
         """
+        self._turn.progress.tell(now, *progress[:2], 0.0 if resting else 1.0)
         if not self._waiting or self.pending is not None:
             return
         decision = self._turn.begin(now, resting)
@@ -105,7 +106,7 @@ class Turns:
             return
         self._resting = resting
         known = objects() if self.policy.needs_objects else {}
-        self._call(self._turn.call(self.policy, known, progress[:2], decision.cadence), now)
+        self._call(self._turn.call(self.policy, known, decision.cadence), now)
 
     def _call(self, call: Call, now: float) -> None:
         window = call.window

@@ -181,6 +181,11 @@ class NativeDialect:
         executed = request.get("executed_rows", 0.0)
         if not isinstance(executed, (int, float)) or not np.isfinite(executed):
             raise BadRequest("'executed_rows' must be a number")
+        rows = _floats(request, "rows", 1) if "rows" in request else np.zeros(0)
+        if len(rows) not in (0, count):
+            raise BadRequest(
+                f"'rows' must be one number for each of {count} frames, or none at all"
+            )
         return Window(
             frames=tuple(
                 Observation(float(times[i]), {n: v[i] for n, v in views.items()}, states[i])
@@ -189,6 +194,7 @@ class NativeDialect:
             objects={str(n): _floats(objects, n, 1) for n in objects},
             executed_rows=float(executed),
             cadence=cadence,
+            rows=tuple(rows.tolist()),
         )
 
     def _views(self, request: dict[str, Any], count: int) -> dict[str, Any]:

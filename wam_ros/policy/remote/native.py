@@ -78,6 +78,7 @@ class NativeDriver(WireDriver):
             "state": np.stack([f.state for f in frames]),
             "views": {n: np.stack([f.views[n] for f in frames]) for n in window.newest.views},
             "executed_rows": float(window.executed_rows),
+            "rows": np.array(window.rows),
             "objects": dict(window.objects),
         }
         sent = f"infer with {len(frames)} frames"
