@@ -119,7 +119,7 @@ def test_the_scene_can_be_disturbed_on_the_way(graph) -> None:
     c.on(MarkerArray, "sim/objects", keep)
     assert "no instruction" in c.set_parameter("sim", "disturb", "move")
     assert c.say("touch the red block with the left hand")
-    assert "none of move, push" in c.set_parameter("sim", "disturb", "kick")
+    assert "none of move, push, dark" in c.set_parameter("sim", "disturb", "kick")
     before = places[-1]
     if c.set_parameter("sim", "disturb", "move"):  # the hand is at the block already
         g.carry_out("touch the green block with the right hand")

@@ -20,8 +20,8 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--then", default="", metavar="TEXT", help="say this on the way, and judge it")
     p.add_argument(
         "--disturb",
-        choices=("move", "push"),
-        help="on the way, move the block or push the arm it is about",
+        choices=("move", "push", "dark"),
+        help="on the way, move the block, push the arm it is about, or turn down the light",
     )
     p.add_argument("--disturb-after", type=float, default=0.3, help="seconds until --disturb (0.3)")
     p.add_argument("--then-after", type=float, default=1.0, help="seconds until --then (1.0)")

@@ -1,11 +1,15 @@
-"""What the demo has go wrong on the way: the block is moved, or the arm is pushed."""
+"""What the demo has go wrong on the way: a moved block, a pushed arm, or less light."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-_SAID = {"move": "the block was moved", "push": "the arm was pushed"}
+_SAID = {
+    "move": "the block was moved",
+    "push": "the arm was pushed",
+    "dark": "the light went down",
+}
 
 
 @dataclass

@@ -21,8 +21,9 @@ class DemoOptions:
     """What to run; times in seconds.
 
     With ``then`` the robot is told something else ``then_after`` the first sentence, and has
-    succeeded when it has done that. With ``disturb`` the simulation moves the block or pushes the
-    arm (`sim.disturbance.KINDS`) ``disturb_after`` the first sentence, or as soon after as it can.
+    succeeded when it has done that. With ``disturb`` the simulation moves the block, pushes the
+    arm or turns down the light (`sim.disturbance.KINDS`) ``disturb_after`` the first sentence, or
+    as soon after as it can.
     """
 
     robot: str = "agibot_g1"

@@ -161,7 +161,7 @@ class SimNode(AutostartNode):
         return ""
 
     def _disturb(self, kind: str) -> str:
-        """Move the block or push the arm that the instruction is about; why not, or ''."""
+        """Disturb what the instruction is about, or the light; why not, or ''."""
         if kind not in KINDS:
             return f"disturb: '{kind}' is none of {', '.join(KINDS)}"
         if self._wanted is None:
@@ -185,8 +185,8 @@ class SimNode(AutostartNode):
         if not mishap.apply(self.plant):
             return f"disturb: a hand or a block is too near to where {mishap.target} is or would go"
         self._mishap = mishap
-        what = "moved" if kind == "move" else "pushed"
-        self.get_logger().info(f"{mishap.target} was {what}")
+        said = {"move": "{} was moved", "push": "{} was pushed", "dark": "the light went down"}
+        self.get_logger().info(said[kind].format(mishap.target))
         return ""
 
     def _stamp(self) -> Time:

@@ -1,4 +1,4 @@
-"""What goes wrong in an episode: a block is moved, or an arm is pushed."""
+"""What goes wrong in an episode: a block is moved, an arm is pushed, or the light goes down."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from wam_ros.sim.scene import BLOCK_HALF, scene_for
 from wam_ros.sim.seeds import stream
 from wam_ros.sim.tasks import OBJECTS, arms
 
-Kind = Literal["move", "push"]
+Kind = Literal["move", "push", "dark"]
 KINDS: tuple[str, ...] = get_args(Kind)
+DARK = 0.4
+"""Share of the light that is left in the dark."""
 PUSH_TIME = 0.2
 """Seconds that a push lasts."""
 HAND_OFF = 0.10
@@ -33,7 +35,8 @@ class Disturbance:
     """One mishap at a moment of simulated time.
 
     The rollout calls `apply` at every step. A block is moved at ``time`` or as soon after as no
-    hand is near its old or its new place; a push begins at ``time`` and lasts 0.2 s.
+    hand is near its old or its new place; a push begins at ``time`` and lasts 0.2 s; light stays
+    down until the plant is reset.
 
     Attributes
     ----------
@@ -44,7 +47,7 @@ class Disturbance:
     kind: Kind
     time: float
     target: str
-    """The block's or the arm group's name."""
+    """The block's or the arm group's name; in the dark, that of the block it is about."""
     vector: FloatArray
     """The block's new centre (m) or the force (N), ``(3,)``, root frame."""
     happened_at: float | None = field(default=None)
@@ -66,6 +69,8 @@ class Disturbance:
         if self.kind == "push":
             plant.push(self.target, self.vector)
             self._pushing = True
+        elif self.kind == "dark":
+            plant.dim(DARK)
         else:
             objects = plant.objects()
             places = [objects[self.target], self.vector]
@@ -121,8 +126,11 @@ def draw_disturbance(
     window
         Earliest and latest time, s.
     kind
-        Drawn when None. Where the blocks lie so that there is no other place, it is a push.
+        Drawn when None, of moves and pushes. Where the blocks lie so that there is no other place,
+        a move becomes a push.
     """
+    if kind == "dark":
+        return Disturbance("dark", window[0], target or OBJECTS[0], np.zeros(3))
     rng = stream(seed, "disturbance")
     time = float(rng.uniform(*window))
     block = target or OBJECTS[int(rng.integers(len(OBJECTS)))]

@@ -42,6 +42,12 @@ class Look:
             model.cam_pos[camera] = self._cameras[0][camera] + pose @ np.array(jitter.shift)
             model.cam_quat[camera] = _quaternion(pose @ _turn(jitter.turn))
 
+    def dim(self, share: float) -> None:
+        """Leave ``share`` of the present light, until `set`."""
+        head = self._model.vis.headlight
+        for part in (head.ambient, head.diffuse, self._model.light_diffuse):
+            part[:] *= share
+
 
 def _turn(vector: tuple[float, float, float]) -> FloatArray:
     from scipy.spatial.transform import Rotation

@@ -226,6 +226,11 @@ class Plant:
         with self.lock:
             self.data.xfrc_applied[self.model.body(link).id, :3] = force
 
+    def dim(self, share: float) -> None:
+        """Turn the light down to ``share`` of what it is, until the next reset or scene."""
+        with self.lock:
+            self._look.dim(share)
+
     def jam(self, joint: str = "") -> None:
         """Hold a contract joint fast where it is now, the others free again; '' frees all.
 
