@@ -57,8 +57,9 @@ def test_paraphrases_are_sentences_of_the_held_out_split() -> None:
 def test_a_chain_counts_instructions_until_the_first_that_fails() -> None:
     whole = evaluate([dataclasses.replace(SMALL, task="chain")], 1)[0]
     assert whole.success and whole.progress == 1.0 and whole.time_to_success is not None
+    assert whole.done == 5
     part = evaluate([dataclasses.replace(SMALL, task="chain", backend="hold", deadline=1.0)], 1)[0]
-    assert not part.success and part.progress == 0.0
+    assert not part.success and part.progress == 0.0 and part.done == 0
 
 
 def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, capsys) -> None:

@@ -45,4 +45,5 @@ def record_of(
         hold_seconds=episode.hold_seconds,
         final_distance=episode.final_distance,
         error=episode.error or episode.stopped,
+        done=done,
     )
