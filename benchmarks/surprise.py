@@ -64,6 +64,11 @@ def main() -> None:
     policy = make_policy("wam", {"checkpoint": str(folder), "imagined_video": "true"}, 0.1)
     rollout = Rollout(contract, policy, cadence="sliding", latency=0.1, scenes=scenes)
     when = settings.settle + options.at
+
+    def drive(plan: Any, mishaps: list[Any]) -> Any:
+        seconds = options.at + 2.0
+        return rollout.run(plan.instruction, seconds, seed=plan.seed, disturbances=mishaps)
+
     rows: list[dict[str, Any]] = []
     curves: dict[str, list[tuple[float, float]]] = {k: [] for k in ("calm", *KINDS)}
     pairs = 2 if options.quick else options.pairs
@@ -86,11 +91,6 @@ def main() -> None:
         )
         if mishap.kind != kind:
             continue  # there was no other place for the block
-
-        def drive(plan: Any, mishaps: list[Any]) -> Any:
-            seconds = options.at + 2.0
-            return rollout.run(plan.instruction, seconds, seed=plan.seed, disturbances=mishaps)
-
         disturbed = drive(plan, [mishap])
         if mishap.happened_at is None:
             continue  # the hand was too near the block all the time

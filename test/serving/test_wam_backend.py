@@ -86,6 +86,15 @@ def options(checkpoint: Path) -> dict[str, Any]:
     return {"checkpoint": str(checkpoint), "device": "cpu"}
 
 
+def opened(checkpoint: Path) -> WamPolicy:
+    """A backend that has seen the first frame."""
+    policy = WamPolicy(options(checkpoint))
+    policy.configure(DROID)
+    policy.reset(PROMPT)
+    policy.infer(Window((frame(0),)))
+    return policy
+
+
 def run(policy: Any, rows_seen: Callable[[tuple[int, ...]], list[int]]) -> list[Any]:
     """Chunks of a run in which every chunk is carried out to its end."""
     policy.reset(PROMPT)
@@ -121,10 +130,7 @@ def test_frames_seen_before_the_chunk_began_are_not_fed(
     checkpoint: Path, expected: list[Any]
 ) -> None:
     """In sync the arm waits for one inference; those frames belong to no block."""
-    policy = WamPolicy(options(checkpoint))
-    policy.configure(DROID)
-    policy.reset(PROMPT)
-    policy.infer(Window((frame(0),)))
+    policy = opened(checkpoint)
     waited = [dataclasses.replace(frame(900 + i), t0=0.01 * (i + 1)) for i in range(5)]
     late = 10 * DROID.rates.step_period
     block = [dataclasses.replace(frame(i), t0=frame(i).t0 + late) for i in range(1, 25)]
@@ -136,10 +142,7 @@ def test_frames_seen_while_the_arm_rested_after_its_rows_are_not_taken_for_motio
     checkpoint: Path, expected: list[Any]
 ) -> None:
     """The call comes a while after the last row; what was seen then shows the end of the block."""
-    policy = WamPolicy(options(checkpoint))
-    policy.configure(DROID)
-    policy.reset(PROMPT)
-    policy.infer(Window((frame(0),)))
+    policy = opened(checkpoint)
     block = [frame(i) for i in range(1, 25)]
     rested = [dataclasses.replace(frame(24), t0=frame(24 + i).t0) for i in range(1, 6)]
     rows = (*np.arange(1.0, 25.0), *[24.0] * 5)
@@ -201,10 +204,7 @@ def test_auto_imagines_where_that_is_nearly_free(checkpoint: Path) -> None:
     assert not wants_video(dataclasses.replace(rule, final_noise=0.8))
     with pytest.raises(PolicyError, match="imagined_video:=often is not"):
         make("wam", {"checkpoint": "x", "imagined_video": "often"})
-    policy = WamPolicy(options(checkpoint))
-    policy.configure(DROID)
-    policy.reset(PROMPT)
-    policy.infer(Window((frame(0),)))
+    policy = opened(checkpoint)
     thought = policy.imagine()
     assert thought is not None and list(thought.frames) == [] and np.isnan(thought.surprise())
 
@@ -336,10 +336,7 @@ def test_missing_pieces_are_named(checkpoint: Path, tmp_path: Path) -> None:
 def test_lack_of_memory_is_reported_and_the_next_call_starts_over(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = WamPolicy(options(checkpoint))
-    policy.configure(DROID)
-    policy.reset(PROMPT)
-    policy.infer(Window((frame(0),)))
+    policy = opened(checkpoint)
 
     def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
