@@ -87,23 +87,21 @@ class Host:
         from sensor_msgs.msg import CompressedImage
         from std_msgs.msg import Float32, String
         from wam_ros.msg import Observation as ObservationMsg
-        from wam_ros.msg import PolicyState
 
         from wam_ros.nodes import policy_node
 
         self.node = policy_node.PolicyNode()
         self.events: list[tuple[str, Any]] = []
         for kind in ("_chunk_out", "_video_out", "_surprise_out"):
-            self._record(kind)
+            self._record(kind, self.events)
+        # A reader gets the newest state only: what holds for a moment is noted where it is said.
+        self.states: list[tuple[str, Any]] = []
+        self._record("_state_out", self.states)
         self.robot = rclpy.create_node("robot")
         self.video: list[Any] = []
-        self.states: list[Any] = []
         self.values: dict[str, str] = {}
         sensor = rclpy.qos.qos_profile_sensor_data
         self.robot.create_subscription(CompressedImage, "imagined_video", self.video.append, sensor)
-        self.robot.create_subscription(
-            PolicyState, "policy_state", self.states.append, policy_node.LATCHED
-        )
         self.robot.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosed, 10)
         self.robot.create_subscription(Float32, "surprise", lambda m: None, 10)
         self.said = self.robot.create_publisher(String, "instruction", 10)
@@ -114,12 +112,12 @@ class Host:
         self.spin.add_node(self.robot)
         self.word = String(data="stay")
 
-    def _record(self, name: str) -> None:
+    def _record(self, name: str, to: list[tuple[str, Any]]) -> None:
         inner = getattr(self.node, name)
 
         class Recorder:
             def publish(_, message: Any) -> None:
-                self.events.append((name, message))
+                to.append((name, message))
                 inner.publish(message)
 
         setattr(self.node, name, Recorder())
@@ -257,7 +255,7 @@ def test_out_of_memory_starts_over_and_a_lost_device_ends_the_process(host: Any)
     h = host(backend)
     h.until(lambda: len(h.of("_chunk_out")) >= 2)
     assert backend.resets == 2, "the call after a failure opens a window"
-    said = [s.reason for s in h.states if "out of GPU memory" in s.reason]
+    said = [s.reason for _, s in h.states if "out of GPU memory" in s.reason]
     assert said and h.of("_chunk_out")[0].context_flags & 2
     backend.fails = [AcceleratorError("CUDA error: an illegal memory access was encountered")]
     with pytest.raises(SystemExit) as ended:
