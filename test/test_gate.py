@@ -54,10 +54,12 @@ def test_a_joint_outside_its_range_may_move_inward_only() -> None:
 
 
 def test_following_error_names_the_worst_joint() -> None:
-    error, reason = gate().following_error(np.zeros(2), np.array([0.1, -0.3]))
-    assert error == pytest.approx(0.3)
+    error, share, reason = gate().following_error(np.zeros(2), np.array([0.1, -0.3]))
+    assert error == pytest.approx(0.3) and share > 1.0
     assert reason.startswith("b is 0.300 away")
-    assert gate().following_error(np.zeros(2), np.array([0.1, -0.2]))[1] == ""
+    assert gate().following_error(np.zeros(2), np.array([0.1, -0.2]))[2] == ""
+    # A joint that nobody has seen does not hide another.
+    assert gate().following_error(np.zeros(2), np.array([np.nan, -0.3]))[2].startswith("b is")
 
 
 def test_leaps_are_told_from_fast_motion() -> None:

@@ -24,11 +24,11 @@ def cost(path: Path, times: np.ndarray, rows: np.ndarray, tau: float) -> float:
     return misfit + tau**6 * float(np.sum(jerk**2)) * step
 
 
-def draw(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+def draw(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     times = 0.02 + np.arange(count) / 30
     rows = rng.normal(0, 0.3, (count, 3))
-    return times, rows, (rng.normal(0, 0.3, 3), rng.normal(0, 0.5, 3), rng.normal(0, 2, 3))
+    return times, rows, rng.normal(0, [[0.3], [0.5], [2.0]], (3, 3))
 
 
 @settings(max_examples=40, deadline=None)
@@ -75,14 +75,14 @@ def test_no_smoothing_goes_through_every_row() -> None:
 def test_smoothing_costs_no_delay() -> None:
     times = np.arange(1, 49) / 30
     rows = np.sin(2 * np.pi * 0.5 * times)[:, None]
-    start = (np.zeros(1), np.array([np.pi]), np.zeros(1))
+    start = np.array([[0.0], [np.pi], [0.0]])
     path = fit(0.0, start, times, rows, 0.1)
     np.testing.assert_allclose(path.positions(times)[:40], rows[:40], atol=0.01)
 
 
 def test_tail_does_not_come_to_rest() -> None:
     times = np.arange(1, 9) * 0.1
-    path = fit(0.0, (np.zeros(1), np.ones(1), np.zeros(1)), times, times[:, None], 0.1)
+    path = fit(0.0, np.array([[0.0], [1.0], [0.0]]), times, times[:, None], 0.1)
     assert path.sample(0.79)[1][0] == pytest.approx(1.0, abs=1e-3)
 
 
@@ -91,8 +91,8 @@ def test_joints_beyond_their_limits_are_smoothed_more_and_the_others_not() -> No
     rows = np.zeros((24, 2))
     rows[12:, 0] = 0.2
     rows[12:, 1] = 0.001
-    still = (np.zeros(2), np.zeros(2), np.zeros(2))
-    limits = (np.full(2, 2.0), np.full(2, 8.0), np.full(2, 400.0))
+    still = np.zeros((3, 2))
+    limits = np.array([[2.0], [8.0], [400.0]]).repeat(2, axis=1)
     plain = fit(0.0, still, times, rows, 0.05)
     gentle = fit_within(0.0, still, (times, rows), 0.05, limits)
     assert plain.extremes()[1, 0] > 8.0 >= gentle.extremes()[1, 0]

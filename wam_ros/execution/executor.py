@@ -56,6 +56,7 @@ class Executor:
             np.array([contract.group_of(n).role == "gripper" for n in self.names], dtype=bool),
         )
         self._gripper = self._joints.gripper
+        self._arm = ~self._gripper
         self._period = 1.0 / contract.rates.control
         self._limiter = Limiter(limits, self._period)
         self._outlook = Outlook(limits, self._period)
@@ -257,7 +258,7 @@ class Executor:
         self._watch(now)
         if self.mode is Mode.DISARMED:
             return None
-        predicted = self._predicted()
+        predicted = self._predicted() if self._seam else None
         command = self._advance(now)
         self._base.advance(self._motion.pace.time if self.mode is Mode.TRACKING else None)
         self._last_tick = now
@@ -273,7 +274,7 @@ class Executor:
             reason = self._gate.check_space(command, stop)
             if reason:
                 self.estop(f"gate: {reason}")
-        if self._seam and self._motion.chunk is not None:
+        if predicted is not None and self._motion.chunk is not None:
             self._note_seam(self._motion.chunk, now, np.abs(command - predicted))
         return command
 
@@ -284,7 +285,7 @@ class Executor:
     def _note_seam(self, chunk: ActionChunk, now: float, jump: FloatArray) -> None:
         self._seam = False
         counters = self.counters
-        worst = float(np.max(jump[~self._gripper], initial=0.0))
+        worst = float(np.max(jump[self._arm], initial=0.0))
         counters.seam_jump_max = max(counters.seam_jump_max, worst)
         if not chunk.context_flags & WARM_UP:
             counters.latency.add(now - chunk.t0)
@@ -303,9 +304,8 @@ class Executor:
         if self._readings.stale(now):
             self.hold("joint states are stale")
             return
-        error, reason = self._gate.following_error(self._limiter.position, self.measured)
+        error, share, reason = self._gate.following_error(self._limiter.position, self.measured)
         self.counters.following_error = error
-        share = self._gate.following_share(self._limiter.position, self.measured)
         self._motion.pace.headroom = min(max((_STRAINED - share) / (_STRAINED - _EASY), 0.0), 1.0)
         if reason and self._release is None and self.mode is not Mode.ESTOPPED:
             # Give way first: an arm pressed against something must not spring when it is freed.
@@ -316,7 +316,8 @@ class Executor:
     def _advance(self, now: float) -> FloatArray:
         limiter = self._limiter
         if self._release is not None:
-            goal = (self._release, np.zeros_like(self._release), np.zeros_like(self._release))
+            goal = np.zeros((3, len(self.names)))
+            goal[0] = self._release
             command = limiter.follow(goal, goal, np.ones(len(self.names), dtype=bool))
             if self.at_rest or now >= self._release_until:
                 self.disarm(self.reason)
@@ -334,7 +335,7 @@ class Executor:
             self.mode = Mode.HOLDING if self.at_rest else Mode.STOPPING
             return limiter.position if limiter.at_rest else limiter.brake(self._share)
         command = limiter.follow(*self._motion.step(now), self._gripper)
-        self.counters.limiter_ticks += int((limiter.limited & ~self._gripper).any())
+        self.counters.limiter_ticks += bool(np.count_nonzero(limiter.limited & self._arm))
         return command
 
     @property
@@ -357,8 +358,8 @@ class Executor:
 
     @property
     def state(self) -> State:
-        """Position, velocity and acceleration of the reference, each ``(D,)``."""
-        return self._limiter.position, self._limiter.velocity, self._limiter.acceleration
+        """Position, velocity and acceleration of the reference, ``(3, D)``."""
+        return self._limiter.state
 
     def ahead(self, step: float, count: int) -> list[State]:
         """States expected of the reference every ``step`` seconds from now, ``count`` of them.
@@ -371,7 +372,7 @@ class Executor:
             return self._outlook.along(self._limiter, path, step, self._gripper)
         position, stop = self._limiter.position, self._limiter.stopping(self._share)
         states = (stop.at(step * (i + 1)) for i in range(count))
-        return [(position + x, v, a) for x, v, a in states]
+        return [np.stack([position + x, v, a]) for x, v, a in states]
 
     @property
     def light_tick(self) -> bool:

@@ -17,6 +17,7 @@ from wam_ros.execution.clearance import Space
 
 _SLACK = 1e-6  # rad or m, for rounding in the limiter's arithmetic
 _SPACE_RATE = 50.0  # Hz
+_DIFFERENCES = ("velocity", "acceleration", "jerk")
 _STILL = 0.2
 """Share of the following error by which readings of an arm at rest may change in a moment."""
 
@@ -49,10 +50,13 @@ class Gate:
         self._error = np.array([x.following_error for x in limits])
         self._speed = np.array([x.velocity for x in limits])
         # Largest first, second and third difference of commands; 0.1 % and rounding are let pass.
-        self._steps = [
-            1.001 * np.array([getattr(x, k) for x in limits]) * period**order + _SLACK * 1e-3
-            for order, k in enumerate(("velocity", "acceleration", "jerk"), start=1)
-        ]
+        self._most = np.stack(
+            [
+                1.001 * np.array([getattr(x, k) for x in limits]) * period**order + _SLACK * 1e-3
+                for order, k in enumerate(_DIFFERENCES, start=1)
+            ]
+        )
+        self._low, self._high = self._lower - _SLACK, self._upper + _SLACK
         self._space = space
         self._every = max(1, round(1.0 / (period * _SPACE_RATE)))
         self._count = 0
@@ -71,31 +75,29 @@ class Gate:
 
         A joint that started outside its range may move inward only.
         """
-        if not np.isfinite(command).all():
+        # Counting is how numpy tells `any` and `all` fastest; this runs in every cycle.
+        if np.count_nonzero(np.isfinite(command)) < len(command):
             return f"command of {self._name(~np.isfinite(command))} is not a number"
         if not self._sent:
             return "a command before arming"
         third, second, last = self._sent
-        low = (command < self._lower - _SLACK) & (command < last - _SLACK)
-        high = (command > self._upper + _SLACK) & (command > last + _SLACK)
-        if (low | high).any():
-            i = int(np.argmax(low | high))
+        out = (command < self._low) & (command < last - _SLACK)
+        out |= (command > self._high) & (command > last + _SLACK)
+        if np.count_nonzero(out):
+            i = int(np.argmax(out))
             return (
                 f"command {command[i]:.4f} of {self._names[i]} leaves "
                 f"[{self._lower[i]:.4f}, {self._upper[i]:.4f}]"
             )
         step = command - last
         bend = step - (last - second)
-        twist = bend - (last - 2.0 * second + third)
-        for what, value, most in zip(
-            ("speed", "acceleration", "jerk"), (step, bend, twist), self._steps, strict=True
-        ):
-            beyond = np.abs(value) > most
-            if beyond.any():
-                i = int(np.argmax(beyond))
-                return (
-                    f"{what} of {self._names[i]} is {abs(value[i]) / most[i]:.2f} times its limit"
-                )
+        value = np.array([step, bend, bend - (last - 2.0 * second + third)])
+        beyond = np.abs(value) > self._most
+        if np.count_nonzero(beyond):
+            order, i = divmod(int(np.argmax(beyond)), len(command))
+            what = ("speed", *_DIFFERENCES[1:])[order]
+            share = abs(value[order, i]) / self._most[order, i]
+            return f"{what} of {self._names[i]} is {share:.2f} times its limit"
         self._sent.append(command.copy())
         return ""
 
@@ -113,22 +115,24 @@ class Gate:
 
     # ---- measurements --------------------------------------------------------------------------
 
-    def following_error(self, reference: FloatArray, measured: FloatArray) -> tuple[float, str]:
-        """Largest |reference - measured| and, when a joint is beyond its limit, why it trips."""
+    def following_error(
+        self, reference: FloatArray, measured: FloatArray
+    ) -> tuple[float, float, str]:
+        """Largest |reference - measured|, the largest share of what trips, and why it trips."""
         error = np.abs(reference - measured)
-        largest = float(error.max(initial=0.0))
-        beyond = error > self._error
-        if not beyond.any():
-            return largest, ""
-        i = int(np.argmax(beyond))
-        return largest, (
-            f"{self._names[i]} is {error[i]:.3f} away from its reference, "
-            f"more than {self._error[i]:.3f}: is something in its way?"
+        shares = error / self._error
+        largest, share = float(error.max(initial=0.0)), float(shares.max(initial=0.0))
+        if not np.count_nonzero(shares > 1.0):
+            return largest, share, ""
+        i = int(np.nanargmax(shares))
+        return (
+            largest,
+            share,
+            (
+                f"{self._names[i]} is {error[i]:.3f} away from its reference, "
+                f"more than {self._error[i]:.3f}: is something in its way?"
+            ),
         )
-
-    def following_share(self, reference: FloatArray, measured: FloatArray) -> float:
-        """Largest |reference - measured| as a share of what trips."""
-        return float((np.abs(reference - measured) / self._error).max(initial=0.0))
 
     def far_outside(self, measured: FloatArray) -> str:
         """Why one may not arm here: a joint so far outside its range that the reading is wrong."""

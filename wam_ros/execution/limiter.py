@@ -24,8 +24,8 @@ from wam_ros.contract.model import Limits
 from wam_ros.execution.stop import Stop, stop
 
 Flags = NDArray[np.bool_]
-State = tuple[FloatArray, FloatArray, FloatArray]
-"""Position, velocity and acceleration, each ``(D,)``."""
+State = FloatArray
+"""Position, velocity and acceleration, ``(3, D)``."""
 
 Scalars = tuple[float, float, float]
 
@@ -40,13 +40,21 @@ _RATE, _STEADY = 40.0, 0.5
 the largest product of pole and period: at 0.75 the sampled law oscillates and grows."""
 
 
+def every(flags: Flags) -> bool:
+    """As ``flags.all()``, which takes five times as long for a row of joints."""
+    return np.count_nonzero(flags) == flags.size
+
+
 class Limiter:
     """Own the reference state and move it within ``limits``.
 
     Attributes
     ----------
-    position, velocity, acceleration
-        Current reference, each ``(D,)``.
+    state
+        Current reference ``(3, D)``: `position`, `velocity`, `acceleration`. Replaced every
+        period, never changed.
+    limits
+        Largest velocity, acceleration and jerk ``(3, D)`` used: `v_max`, `a_max`, `j_max`.
     limited
         Joints ``(D,)`` that the last step could not give the jerk it wanted.
     """
@@ -57,11 +65,21 @@ class Limiter:
             np.array([x.lower for x in limits]) + _EDGE,
             np.array([x.upper for x in limits]) - _EDGE,
         )
-        self.v_max = _WITHIN * np.array([x.velocity for x in limits])
-        self.a_max = _WITHIN * np.array([x.acceleration for x in limits])
-        self.j_max = _WITHIN * np.array([x.jerk for x in limits])
-        self._dt = period
-        self._rate = min(_RATE, _STEADY / period)
+        self.limits = _WITHIN * np.array(
+            [[x.velocity, x.acceleration, x.jerk] for x in limits]
+        ).T.reshape(3, n)
+        self.v_max, self.a_max, self.j_max = self.limits
+        self._dt = t = period
+        rate = min(_RATE, _STEADY / period)
+        # Rows of 20 joints are short: it is the number of numpy's calls that costs, so whatever
+        # does not change is worked out here and a step is a product of two small matrices.
+        self._law = np.array([rate**3, 3.0 * rate**2, 3.0 * rate])
+        self._drift = np.array([[1.0, t, 0.5 * t * t], [0.0, 1.0, t], [0.0, 0.0, 1.0]])
+        self._push = np.array([[t**3 / 6.0], [0.5 * t * t], [t]])
+        self._j_min = -self.j_max
+        self._a_room = self.a_max / t
+        self._per_jerk, self._per_a = 0.5 / self.j_max, 0.5 / self.a_max
+        self._onset = 2.0 * self.a_max / self.j_max
         self._planners = [_Planner(x, period) for x in limits]
         self.limited = np.zeros(n, dtype=bool)
         self.reset(np.zeros(n))
@@ -71,19 +89,32 @@ class Limiter:
 
         A joint outside its range may only move inward: its limit is where it stands.
         """
-        self.position = np.array(position, dtype=np.float64)
-        self.velocity = np.zeros(len(self.position))
-        self.acceleration = np.zeros(len(self.position))
+        self.state = np.zeros((3, len(position)))
+        self.state[0] = position
         self._lower = np.minimum(self._range[0], self.position)
         self._upper = np.maximum(self._range[1], self.position)
         self._outside = self._is_outside()
 
     def start_as(self, other: Limiter, still: Flags) -> None:
         """Take the state that another limiter of the same joints has; ``still`` ones at rest."""
-        self.position = other.position
-        self.velocity = np.where(still, 0.0, other.velocity)
-        self.acceleration = np.where(still, 0.0, other.acceleration)
+        self.state = other.state.copy()
+        self.state[1:, still] = 0.0
         self._lower, self._upper, self._outside = other._lower, other._upper, other._outside
+
+    @property
+    def position(self) -> FloatArray:
+        """Present position ``(D,)``."""
+        return self.state[0]
+
+    @property
+    def velocity(self) -> FloatArray:
+        """Present velocity ``(D,)``."""
+        return self.state[1]
+
+    @property
+    def acceleration(self) -> FloatArray:
+        """Present acceleration ``(D,)``."""
+        return self.state[2]
 
     @property
     def range(self) -> tuple[FloatArray, FloatArray]:
@@ -122,17 +153,14 @@ class Limiter:
         """
         if self._outside:
             direct = direct | (self.position < self._range[0]) | (self.position > self._range[1])
-        jerk = (there[2] - here[2]) / self._dt
-        rate = self._rate
-        jerk = jerk + rate * (
-            3.0 * (here[2] - self.acceleration)
-            + rate * (3.0 * (here[1] - self.velocity) + rate * (here[0] - self.position))
-        )
+        wanted = (there[2] - here[2]) / self._dt + self._law @ (here - self.state)
         # No more than brings the acceleration to its limit, so that between ticks it stays inside.
-        low = np.maximum(-self.j_max, (-self.a_max - self.acceleration) / self._dt)
-        high = np.minimum(self.j_max, (self.a_max - self.acceleration) / self._dt)
-        beyond = (jerk < low) | (jerk > high)
-        self._take(self._integrate(np.clip(jerk, low, high)), beyond, there, direct)
+        used = self.acceleration / self._dt
+        low = np.maximum(self._j_min, -self._a_room - used)
+        high = np.minimum(self.j_max, self._a_room - used)
+        jerk = np.minimum(np.maximum(wanted, low), high)
+        step = self._drift @ self.state + self._push * jerk
+        self._take(step, jerk != wanted, there, direct)
         return self.position
 
     def brake(self, share: float = 1.0) -> FloatArray:
@@ -141,61 +169,57 @@ class Limiter:
         A gentle stop that would leave the range is cut short by the fastest one.
         """
         wanted = self._braked(share)
-        unsafe = ~self._safe(*wanted) if share < 1.0 else np.zeros(len(wanted[0]), dtype=bool)
-        self._accept(self._between(self._braked(), wanted, unsafe) if unsafe.any() else wanted)
+        if share < 1.0:
+            safe = self._safe(wanted)
+            if not every(safe):
+                wanted = self._between(self._braked(), wanted, ~safe)
+        self._accept(wanted)
         return self.position
 
-    def _integrate(self, jerk: FloatArray) -> State:
-        t = self._dt
-        p, v, a = self.position, self.velocity, self.acceleration
-        return (
-            p + t * (v + t * (0.5 * a + t * jerk / 6.0)),
-            v + t * (a + 0.5 * t * jerk),
-            a + t * jerk,
-        )
-
     def _braked(self, share: float = 1.0) -> State:
-        x, v, a = self.stopping(share).at(self._dt)
-        return self.position + x, v, a
+        braked = np.stack(self.stopping(share).at(self._dt))
+        braked[0] += self.position
+        return braked
 
     def _take(self, wanted: State, beyond: Flags, there: State, direct: Flags) -> None:
-        p, v, a = wanted
-        for i in np.flatnonzero(beyond | direct):
-            state = (float(self.position[i]), float(self.velocity[i]), float(self.acceleration[i]))
-            target = (float(there[0][i]), float(there[1][i]), float(there[2][i]))
-            bounds = (float(self._lower[i]), float(self._upper[i]))
+        for i in (beyond | direct).nonzero()[0]:
+            p, v, a = self.state[:, i].tolist()
+            x, speed, bend = there[:, i].tolist()
             planner = self._planners[i]
-            p[i], v[i], a[i] = (
-                planner.go(state, target[0], bounds) if direct[i] else planner.chase(state, target)
-            )
-        unsafe = ~self._safe(p, v, a)
-        self.limited = beyond | unsafe
-        if unsafe.any():
-            p, v, a = self._between(self._braked(), (p, v, a), unsafe)
-        self._accept((p, v, a))
+            if direct[i]:
+                bounds = (float(self._lower[i]), float(self._upper[i]))
+                wanted[:, i] = planner.go((p, v, a), x, bounds)
+            else:
+                wanted[:, i] = planner.chase((p, v, a), (x, speed, bend))
+        safe = self._safe(wanted)
+        self.limited = beyond
+        if not every(safe):
+            self.limited = beyond | ~safe
+            wanted = self._between(self._braked(), wanted, ~safe)
+        self._accept(wanted)
 
     def _accept(self, state: State) -> None:
-        self.position, self.velocity, self.acceleration = state
         # Rounding, at most: what would leave the range was not accepted as safe.
-        self.position = np.clip(self.position, self._lower, self._upper)
+        state[0] = np.minimum(np.maximum(state[0], self._lower), self._upper)
+        self.state = state
         if self._outside:
             low, high = self.stopping().reach()
             self._lower = np.clip(self.position + low, self._lower, self._range[0])
             self._upper = np.clip(self.position + high, self._range[1], self._upper)
             self._outside = self._is_outside()
 
-    def _safe(self, p: FloatArray, v: FloatArray, a: FloatArray) -> Flags:
-        """Which joints ``(D,)`` could still stop inside every limit from this state."""
+    def _safe(self, state: State) -> Flags:
+        """Which joints ``(D,)`` could still stop inside every limit from ``state``."""
+        p, v, a = state
         # Far from every limit a bound will do: take the acceleration away, then stop from `top`.
-        top = np.abs(v) + 0.5 * a * a / self.j_max
-        far = top * (0.5 * top / self.a_max + 2.0 * self.a_max / self.j_max)
+        top = np.abs(v) + self._per_jerk * a * a
+        far = top * (self._per_a * top + self._onset)
         clear = (
             (np.abs(a) <= self.a_max)
             & (top <= self.v_max)
-            & (p - far >= self._lower)
-            & (p + far <= self._upper)
+            & (far <= np.minimum(p - self._lower, self._upper - p))
         )
-        if clear.all():
+        if every(clear):
             return clear
         profile = stop(v, a, self.a_max, self.j_max)
         low, high = profile.reach()
@@ -211,11 +235,10 @@ class Limiter:
         share, step = np.where(unsafe, 0.0, 1.0), 0.5
         for _ in range(_HALVINGS):
             trial = np.where(unsafe, share + step, 1.0)
-            ok = self._safe(*(s + trial * (w - s) for s, w in zip(safe, wanted)))
+            ok = self._safe(safe + trial * (wanted - safe))
             share = np.where(ok, trial, share)
             step *= 0.5
-        mix = [np.where(unsafe, s + share * (w - s), w) for s, w in zip(safe, wanted)]
-        return mix[0], mix[1], mix[2]
+        return np.where(unsafe, safe + share * (wanted - safe), wanted)
 
 
 class _Planner:
@@ -237,6 +260,8 @@ class _Planner:
 
     def go(self, state: Scalars, goal: float, bounds: tuple[float, float]) -> Scalars:
         """Towards rest at ``goal``."""
+        if state == (goal, 0.0, 0.0) and bounds[0] <= goal <= bounds[1]:
+            return state  # most of the time a gripper has nothing to do
         self._point.target_position = [min(max(goal, bounds[0]), bounds[1])]
         return self._step(self._point, state)
 

@@ -28,7 +28,7 @@ class Motion:
     def __init__(self, limiter: Limiter, settings: Settings, gripper: Flags, period: float) -> None:
         self._limiter = limiter
         self._settings = settings
-        self._gripper = gripper
+        self._gripper = np.flatnonzero(gripper)
         self._period = period
         self.pace = Pace(period)
         self.targets: Targets | None = None
@@ -56,7 +56,8 @@ class Motion:
         # In path time: undo the pace, which is 1 unless motion is being slowed.
         rate = max(pace.rate, 0.2)
         velocity = lim.velocity / rate
-        state = (lim.position, velocity, (lim.acceleration - pace.slope * velocity) / rate**2)
+        acceleration = (lim.acceleration - pace.slope * velocity) / rate**2
+        state = np.array([lim.position, velocity, acceleration])
         if rest is not None:
             targets = targets.held(rest)
         # A knot very close to the splice would only repeat it.
@@ -66,7 +67,7 @@ class Motion:
             state,
             (ahead.times, ahead.rows),
             self._settings.smoothing,
-            (lim.v_max, lim.a_max, lim.j_max),
+            lim.limits,
             rest=rest is not None,
         )
         self._resting = rest is not None
@@ -75,7 +76,7 @@ class Motion:
     def step(self, now: float) -> tuple[State, State]:
         """Walk one period; the path's states before and after it."""
         self._mind_the_end()
-        here = self._here or self._sample()
+        here = self._sample() if self._here is None else self._here
         self.pace.advance(now, self._wanted_pace())
         self._here = self._sample()
         return here, self._here
@@ -96,15 +97,17 @@ class Motion:
         """The path's state now, per second of the clock; grippers have their own way."""
         assert self._path is not None and self.targets is not None
         pace = self.pace
-        p, v, a = self._path.sample(pace.time)
+        state = self._path.sample(pace.time)
         if pace.rate != 1.0 or pace.slope != 0.0:
-            v, a = v * pace.rate, a * pace.rate**2 + v * pace.slope
-        if self._gripper.any():
+            state[2] = state[2] * pace.rate**2 + state[1] * pace.slope
+            state[1] *= pace.rate
+        if len(self._gripper):
             wanted = self.targets.at(pace.time)
             now = self._limiter.position
-            close = np.abs(wanted - now) < self._settings.gripper_step
-            p = np.where(self._gripper, np.where(close, now, wanted), p)
-        return p, v, a
+            for i in self._gripper:
+                close = abs(wanted[i] - now[i]) < self._settings.gripper_step
+                state[0, i] = now[i] if close else wanted[i]
+        return state
 
     def _mind_the_end(self) -> None:
         """When rows are about to run out, replan what is left of them so that it ends at rest."""
@@ -128,8 +131,8 @@ class Motion:
         """States of the path ``times`` seconds from now, per second of the clock."""
         assert self._path is not None
         pace = self.pace.rate
-        states = (self._path.sample(self.pace.time + pace * float(t)) for t in times)
-        return [(p, v * pace, a * pace**2) for p, v, a in states]
+        scale = np.array([[1.0], [pace], [pace**2]])
+        return [scale * self._path.sample(self.pace.time + pace * float(t)) for t in times]
 
     def progress(self) -> tuple[int, float, float]:
         """Sequence of the chunk under way, rows of it consumed, seconds of rows left."""

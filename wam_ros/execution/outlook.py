@@ -49,7 +49,7 @@ class Outlook:
             ``K`` states inside the limits. Between two of them a quintic is the motion itself as
             long as the jerk is constant there, as it is but where a joint chases its path.
         """
-        now = (limiter.position, limiter.velocity, limiter.acceleration)
+        now = limiter.state
         if self._inside(limiter, now, path, step, still):
             states = path[1:]
         else:
@@ -61,7 +61,7 @@ class Outlook:
             states = []
             for here, there in pairwise(walk):
                 scout.follow(here, there, nobody)
-                states.append((scout.position, scout.velocity, scout.acceleration))
+                states.append(scout.state)
         return [_shown(s, now[0], still) for s in states]
 
     def _inside(
@@ -73,7 +73,7 @@ class Outlook:
         for x, y, unit in zip(now, path[0], units):
             if np.abs(x - y)[moves].max(initial=0.0) > unit:
                 return False
-        p, v, a = (np.array(x)[:, moves] for x in zip(*path))
+        p, v, a = np.stack(path, axis=1)[:, :, moves]
         low, high = (x[moves] for x in limiter.range)
         return bool(
             (p >= low).all()
@@ -85,9 +85,7 @@ class Outlook:
 
 
 def _shown(state: State, position: FloatArray, still: Flags) -> State:
-    p, v, a = state
-    return (
-        np.where(still, position, p),
-        np.where(still, 0.0, v),
-        np.where(still, 0.0, a),
-    )
+    shown = state.copy()
+    shown[0, still] = position[still]
+    shown[1:, still] = 0.0
+    return shown

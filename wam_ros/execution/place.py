@@ -29,11 +29,12 @@ class Targets:
         """Time of the last row."""
         return float(self.times[-1])
 
-    def at(self, t: FloatArray | float) -> FloatArray:
-        """Rows at ``t`` (a time, or ``(M,)`` of them), linear between rows, held at both ends."""
-        where = np.clip((np.asarray(t) - self.times[0]) / self.step, 0.0, len(self.times) - 1.0)
-        i = np.minimum(where.astype(int), len(self.times) - 2)
-        share = (where - i)[..., None]
+    def at(self, t: float) -> FloatArray:
+        """Row ``(D,)`` at ``t``, linear between rows, held at both ends."""
+        last = len(self.times) - 1
+        where = min(max((t - float(self.times[0])) / self.step, 0.0), float(last))
+        i = min(int(where), last - 1)
+        share = where - i
         return np.asarray((1.0 - share) * self.rows[i] + share * self.rows[i + 1])
 
     def held(self, seconds: float) -> Targets:
@@ -116,7 +117,8 @@ def ensemble(new: Targets, old: Targets | None, share: float) -> Targets:
         return new
     left = np.clip((old.end - new.times) / max(old.end - new.times[0], 1e-9), 0.0, 1.0)
     weight = share * smoothstep(3.0 * left)[:, None]
-    return Targets(new.times, weight * old.at(new.times) + (1.0 - weight) * new.rows, new.step)
+    expected = np.stack([old.at(float(t)) for t in new.times])
+    return Targets(new.times, weight * expected + (1.0 - weight) * new.rows, new.step)
 
 
 def reanchor(new: Targets, now: float, offset: FloatArray, fade: float) -> Targets:

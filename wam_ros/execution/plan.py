@@ -24,8 +24,6 @@ from scipy.linalg.lapack import dpbsv
 
 from wam_ros.contract.data import FloatArray
 
-State = tuple[FloatArray, FloatArray, FloatArray]
-
 # Coefficients of s^0..s^5 on [0, 1] from (p0, v0, a0, p1, v1, a1), with velocity and acceleration
 # scaled by the segment's length and its square.
 _HERMITE = np.array(
@@ -64,8 +62,8 @@ class Path:
         """Time of the last knot."""
         return float(self.times[-1])
 
-    def sample(self, t: float) -> State:
-        """Position, velocity and acceleration at ``t``, each ``(D,)``.
+    def sample(self, t: float) -> FloatArray:
+        """Position, velocity and acceleration at ``t``, ``(3, D)``.
 
         Before the first knot its state is returned; after the last the path rests at its end.
         """
@@ -74,10 +72,10 @@ class Path:
         s = (t - float(self.times[i])) / h
         c = self.coefficients[i]
         if s > 1.0 + 1e-9:
-            zero = np.zeros(c.shape[1])
-            return c.sum(axis=0), zero, zero
-        p, v, a = _powers(min(max(s, 0.0), 1.0), h)[:3] @ c
-        return p, v, a
+            rest = np.zeros((3, c.shape[1]))
+            rest[0] = c.sum(axis=0)
+            return rest
+        return np.asarray(_powers(min(max(s, 0.0), 1.0), h)[:3] @ c)
 
     def positions(self, t: FloatArray) -> FloatArray:
         """Positions ``(M, D)`` at ``t`` ``(M,)``; rests at its end."""
@@ -116,7 +114,7 @@ _MOMENTS = np.concatenate([_powers(x, 1.0)[1:] for x in (0.0, 1 / 3, 2 / 3, 1.0)
 
 def fit(
     start: float,
-    state: State,
+    state: FloatArray,
     times: FloatArray,
     rows: FloatArray,
     tau: float,
@@ -128,7 +126,8 @@ def fit(
     Parameters
     ----------
     start, state
-        The path begins at time ``start`` with exactly this position, velocity, acceleration.
+        The path begins at time ``start`` with exactly this position, velocity, acceleration
+        ``(3, D)``.
     times, rows
         Targets ``(N, D)`` at increasing ``times`` ``(N,)`` after ``start``, N >= 1.
     tau
@@ -167,7 +166,7 @@ def fit(
     right = np.zeros((3 * n, rows.shape[1]))
     right[0::3] = trust[:, None] * rows
     scale = np.array([1.0, unit, unit**2])
-    first = np.stack(state) * scale[:, None]
+    first = state * scale[:, None]
     right[:3] -= blocks[0, 3:, :3] @ first
     if rest:
         _pin(band, right, 3 * n - 2)
@@ -181,31 +180,29 @@ def fit(
 
 def fit_within(
     start: float,
-    state: State,
+    state: FloatArray,
     targets: tuple[FloatArray, FloatArray],
     tau: float,
-    limits: State,
+    limits: FloatArray,
     rest: bool = False,
 ) -> Path:
     """Fit, and let those joints join their rows later whose path would need more than ``limits``.
 
     ``targets`` are times and rows of `fit`; ``limits`` are the largest velocity, acceleration and
-    jerk, each ``(D,)``. More smoothing alone would not do: a joint that is behind and is planned
+    jerk ``(3, D)``. More smoothing alone would not do: a joint that is behind and is planned
     anew every few rows would be told to hurry later, each time. It has to meet its rows at a
     definite moment. Of the paths tried (`_DETOURS`) a joint takes the first that is inside the
     limits, or else the one that exceeds them least; the limiter has the last word.
     """
     times, rows = targets
     path = fit(start, state, times, rows, tau, rest)
-    most = np.stack(limits)
-    excess = (path.extremes() / most).max(axis=0)
+    excess = (path.extremes() / limits).max(axis=0)
     for more, join in _DETOURS:
         beyond = np.flatnonzero(excess > 1.0)
         if not len(beyond):
             break
-        part: State = (state[0][beyond], state[1][beyond], state[2][beyond])
-        again = fit(start, part, times, rows[:, beyond], more * tau, rest, join)
-        found = (again.extremes() / most[:, beyond]).max(axis=0)
+        again = fit(start, state[:, beyond], times, rows[:, beyond], more * tau, rest, join)
+        found = (again.extremes() / limits[:, beyond]).max(axis=0)
         better = found < excess[beyond]
         path.coefficients[:, :, beyond[better]] = again.coefficients[:, :, better]
         excess[beyond[better]] = found[better]

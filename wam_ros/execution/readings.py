@@ -29,6 +29,7 @@ class Readings:
         self.values = np.full(len(self.names), np.nan)
         self._index = {n: i for i, n in enumerate(self.names)}
         self._at = np.full(len(self.names), -np.inf)
+        self._oldest = -np.inf
         self._gate = gate
         self._stale_after = stale_after
         self._leap, self._leap_at, self._told = "", -np.inf, True
@@ -44,6 +45,7 @@ class Readings:
                     self._leap, self._leap_at, self._told = leap, now, False
                 self.values[i] = value
                 self._at[i] = now
+        self._oldest = float(self._at.min(initial=np.inf))
         if not self._past or now - self._past[-1][0] >= 0.1 * _STILL:
             self._past.append((now, self.values.copy()))
             while now - self._past[0][0] > _STILL:
@@ -51,7 +53,7 @@ class Readings:
 
     def stale(self, now: float) -> bool:
         """Whether any joint has not been heard of for too long."""
-        return bool(now - self._at.min() > self._stale_after)
+        return now - self._oldest > self._stale_after
 
     def leapt(self) -> str:
         """A jump since the last call that no motion explains, or an empty string."""
@@ -79,7 +81,7 @@ class Readings:
     def clock_jumped(self) -> None:
         """Times of before say nothing about now."""
         self._leap_at = -np.inf
-        self._at[:] = -np.inf
+        self._at[:] = self._oldest = -np.inf
         self._past.clear()
 
     def copy(self) -> FloatArray:

@@ -61,6 +61,8 @@ class VelocityKeys:
 
     def advance(self, time: float | None) -> FloatArray:
         """One period further at path time ``time`` (None: not tracking); returns the speeds."""
+        if not self.names:  # most robots have no base
+            return self.command
         wanted = np.zeros(len(self.names))
         if self._rows is not None and time is not None:
             row = int((time - self._start) // self._row_period)
