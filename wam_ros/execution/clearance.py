@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wam_ros.contract.data import FloatArray
 from wam_ros.contract.kinematics import MOVING, Kinematics, transform
@@ -159,6 +160,7 @@ class Space:
         half = np.linalg.norm(self._ends[:, 1] - self._ends[:, 0], axis=1) / 2.0
         self._spread = self._radii + half[self._set].sum(axis=1)
         self._flat = self._set @ [len(shapes), 1]
+        self._reach = self._spread + self._safety.clearance + _NEAR
         home = np.array([contract.joints[n].home for n in self._names])
         close = self.distances(home[None])[0] < self._safety.clearance
         self.ignored = sorted({self._label(k) for k in np.flatnonzero(close)})
@@ -166,6 +168,7 @@ class Space:
         keep = np.array([self._label(k) not in self.ignored for k in range(len(pairs))], dtype=bool)
         self._set, self._radii = self._set[keep], self._radii[keep]
         self._spread, self._flat = self._spread[keep], self._flat[keep]
+        self._reach = self._reach[keep]
         self.pairs = sorted({self._label(k) for k in range(len(self._set))})
         self._least = np.full(len(self._set), np.inf)
 
@@ -184,39 +187,56 @@ class Space:
         reason = self._box(frames)
         if reason or not len(self._set):
             return reason
-        gaps = self._gaps(frames)
-        near = gaps.min(axis=0)
-        bad = near < np.minimum(self._safety.clearance, self._least)
+        ends = self._placed(frames)
+        near = np.flatnonzero((self._squares(ends) < self._reach**2).any(axis=0))
+        gaps, clearance = self._exact(ends, near), self._safety.clearance
+        least = self._least[near]
         # Too close already when it was armed: never closer than then, however slowly, until free.
-        self._least[gaps[0] >= self._safety.clearance] = np.inf
+        self._least = np.full(len(self._set), np.inf)
+        self._least[near] = np.where(gaps[0] < clearance, least, np.inf)
+        closest = np.minimum(gaps[0], gaps[1])
+        bad = closest < np.minimum(clearance, least)
         if not bad.any():
             return ""
-        k = int(np.argmin(np.where(bad, near, np.inf)))
-        a, b = self._label(k)
-        return f"{a} comes {near[k]:.3f} m close to {b}; {self._safety.clearance} m must remain"
+        k = int(np.argmin(np.where(bad, closest, np.inf)))
+        a, b = self._label(near[k])
+        return f"{a} comes {closest[k]:.3f} m close to {b}; {clearance} m must remain"
 
     def distances(self, positions: FloatArray) -> FloatArray:
         """Gap of every watched pair of shapes, ``(B, P)`` in m, for ``(B, D)`` joint positions.
 
         Exact where it matters, within 2 cm of the clearance; elsewhere a lower bound.
         """
-        return self._gaps(self._chains.frames(positions))
-
-    def _gaps(self, frames: FloatArray) -> FloatArray:
-        pose = frames[:, self._node]
-        ends = self._ends @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3]
-        # Most pairs are far apart: the distance of their enclosing spheres, a lower bound, will do.
-        middle = 0.5 * (ends[:, :, 0] + ends[:, :, 1])
-        square = (middle * middle).sum(axis=2)
-        between = square[:, :, None] + square[:, None] - 2.0 * middle @ middle.swapaxes(1, 2)
-        between = between.reshape(len(frames), -1)[:, self._flat]
-        gaps = np.sqrt(np.maximum(between, 0.0)) - self._spread
-        near = np.flatnonzero(gaps.min(axis=0) < self._safety.clearance + _NEAR)
-        if len(near):
-            a, b = ends[:, self._set[near, 0]], ends[:, self._set[near, 1]]
-            exact = segment_distance(a.reshape(-1, 2, 3), b.reshape(-1, 2, 3))
-            gaps[:, near] = exact.reshape(len(frames), -1) - self._radii[near]
+        ends = self._placed(self._chains.frames(positions))
+        gaps = np.sqrt(self._squares(ends)) - self._spread
+        near = np.flatnonzero((gaps < self._safety.clearance + _NEAR).any(axis=0))
+        gaps[:, near] = self._exact(ends, near)
         return np.asarray(gaps)
+
+    def _placed(self, frames: FloatArray) -> FloatArray:
+        """Ends of all shapes in the root frame, ``(B, S, 2, 3)``."""
+        pose = frames[:, self._node]
+        return np.asarray(self._ends @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3])
+
+    def _squares(self, ends: FloatArray) -> FloatArray:
+        """Squared distances ``(B, P)`` between the middles of all pairs.
+
+        Less the radii of the enclosing spheres they are a lower bound for the gap, which will do
+        for most pairs.
+        """
+        middle = 0.5 * (ends[:, :, 0] + ends[:, :, 1])
+        count = middle.shape[1]
+        # |x|^2 + |y|^2 - 2 x y as one product.
+        left, right = np.ones((2, len(ends), count, 5))
+        left[..., :3], right[..., :3] = -2.0 * middle, middle
+        left[..., 3] = right[..., 4] = np.einsum("bsi,bsi->bs", middle, middle)
+        squares = (left @ right.swapaxes(1, 2)).reshape(len(ends), -1)
+        return np.asarray(np.maximum(squares[:, self._flat], 0.0))
+
+    def _exact(self, ends: FloatArray, pairs: NDArray[np.intp]) -> FloatArray:
+        """Gaps ``(B, K)`` of the given pairs."""
+        a, b = (ends[:, self._set[pairs, k]].reshape(-1, 2, 3) for k in range(2))
+        return np.asarray(segment_distance(a, b).reshape(len(ends), -1) - self._radii[pairs])
 
     def _box(self, frames: FloatArray) -> str:
         box = self._safety.workspace
@@ -247,22 +267,26 @@ class _Chains:
         self._tree = tree
         self._index = {j.name: k + 1 for k, j in enumerate(moving)}  # node 0 is the root
         count = len(moving) + 1
-        self._origin = np.tile(np.eye(4), (count, 1, 1))
         self._parent = np.zeros(count, dtype=int)
-        self._turn = np.zeros((count, 3, 3))
-        self._slide = np.zeros((count, 3))
+        # The pose of a joint in its parent's node is linear in 1, sin q, 1 - cos q and q.
+        basis = np.zeros((count, 4, 4, 4))
+        basis[0, 0] = np.eye(4)
         depth = np.zeros(count, dtype=int)
         for joint in moving:
             k = self._index[joint.name]
             parent, offset = self.locate(joint.parent)
-            self._parent[k], self._origin[k] = parent, offset @ joint.origin
+            self._parent[k], origin = parent, offset @ joint.origin
             depth[k] = depth[parent] + 1
+            motion = np.zeros((4, 4, 4))
+            motion[0] = np.eye(4)
             x, y, z = joint.axis
             if joint.kind == "prismatic":
-                self._slide[k] = joint.axis
+                motion[3, :3, 3] = joint.axis
             else:
-                self._turn[k] = [[0, -z, y], [z, 0, -x], [-y, x, 0]]
-        self._turn2 = self._turn @ self._turn
+                motion[1, :3, :3] = [[0, -z, y], [z, 0, -x], [-y, x, 0]]
+                motion[2] = motion[1] @ motion[1]
+            basis[k] = origin @ motion
+        self._basis = basis.reshape(count, 4, 16)
         self._levels = [np.flatnonzero(depth == d) for d in range(1, depth.max() + 1)]
         self._gain = np.zeros((count, len(names)))
         self._bias = np.zeros(count)
@@ -283,13 +307,9 @@ class _Chains:
     def frames(self, positions: FloatArray) -> FloatArray:
         """Poses ``(B, nodes, 4, 4)`` in the root link for ``(B, D)`` joint positions."""
         q = positions @ self._gain.T + self._bias
-        motion = np.zeros((*q.shape, 4, 4))
-        sine, cosine = np.sin(q)[..., None, None], (1.0 - np.cos(q))[..., None, None]
-        motion[..., :3, :3] = np.eye(3) + sine * self._turn + cosine * self._turn2
-        motion[..., :3, 3] = q[..., None] * self._slide
-        motion[..., 3, 3] = 1.0
-        local = self._origin @ motion
-        result = np.tile(np.eye(4), (len(q), len(self._parent), 1, 1))
+        parts = np.stack([np.ones_like(q), np.sin(q), 1.0 - np.cos(q), q], axis=-1)
+        # Nodes first, so that a level is one row of memory.
+        frames = (parts.swapaxes(0, 1) @ self._basis).reshape(*q.T.shape, 4, 4)
         for level in self._levels:
-            result[:, level] = result[:, self._parent[level]] @ local[:, level]
-        return result
+            frames[level] = frames[self._parent[level]] @ frames[level]
+        return np.asarray(frames.swapaxes(0, 1))
