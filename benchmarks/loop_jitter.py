@@ -272,8 +272,9 @@ def main() -> None:
     may_fifo = allowed(PRIORITY)
     if not may_fifo:
         print("SCHED_FIFO is not allowed here (see `wam doctor`); only SCHED_OTHER is measured")
-    plan = [(500.0, load, fifo) for fifo in (False, True) for load in loads]
-    plan += [(1000.0, load, fifo) for fifo in (False, True) for load in ("idle", "both cores busy")]
+    plan = [
+        (rate, load, fifo) for rate in (500.0, 1000.0) for fifo in (False, True) for load in loads
+    ]
     if options.quick:
         plan = [(500.0, "idle", False), (500.0, "both cores busy", True)]
     seconds = 6.0 if options.quick else options.seconds

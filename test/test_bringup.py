@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from wam_ros.bringup import ARGUMENTS, BringupError, processes, unknowns
 from wam_ros.cli import main
 from wam_ros.contract import ContractError, load_contract
+from wam_ros.execution import Settings
 from wam_ros.resources import share
 from wam_ros.supervisor import command
 
@@ -218,3 +220,32 @@ def test_the_model_is_not_served_by_another_checkout(tmp_path, monkeypatch) -> N
     )
     assert done.returncode == 0, done.stderr
     assert "--dialect" in done.stdout
+
+
+def test_the_executor_can_be_tuned_at_launch() -> None:
+    def executor(**given: str) -> dict[str, Any]:
+        return next(s for s in processes("yam", given) if s.name == "executor").parameters
+
+    usual, tuned = executor(), executor(smoothing="0.05", savgol="true", deadman="1")
+    for field in ("smoothing", "fade", "ensemble", "savgol", "reanchor_cap", "slowest"):
+        assert usual[field] == getattr(Settings, field), field
+    assert usual["deadman"] == 0.0
+    assert (tuned["smoothing"], tuned["savgol"], tuned["deadman"]) == (0.05, True, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"slowest": "0.1"}, "slowest is 0.1; 0.2 to 1"),
+        ({"smoothing": "-1"}, "smoothing is -1.0; 0 to 2"),
+        ({"ensemble": "2"}, "ensemble is 2.0; 0 to 1"),
+        ({"reanchor_cap": "nan"}, "reanchor_cap is nan"),
+        ({"deadman": "-1"}, "must not be negative"),
+        ({"fade": "long"}, "fade:=long is not a number"),
+    ],
+)
+def test_tuning_out_of_range_is_refused_before_anything_starts(
+    given: dict[str, str], what: str
+) -> None:
+    with pytest.raises(BringupError, match=what):
+        processes("yam", given)

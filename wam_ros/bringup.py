@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,14 @@ _NUMBERS: dict[str, type[int] | type[float]] = {
     "seed": int,
     "rt_priority": int,
     "imagined_every": float,
+    "smoothing": float,
+    "fade": float,
+    "ensemble": float,
+    "reanchor_cap": float,
+    "slowest": float,
+    "deadman": float,
 }
+_TUNED = ("smoothing", "fade", "ensemble", "reanchor_cap", "slowest")
 _AUTO = ("rt_priority", "imagined_every")
 """Numbers that depend on whether the robot is simulated unless they are given."""
 ARGUMENTS = (
@@ -66,8 +74,8 @@ ARGUMENTS = (
     Argument(
         "precision",
         "auto",
-        "policy:=wam: auto takes bf16 on a GPU and fp32 without",
-        ("auto", "bf16", "fp16", "fp32"),
+        "policy:=wam: auto takes bf16 on a GPU, fp32 without; fp8 halves the transformer",
+        ("auto", "bf16", "fp16", "fp32", "fp8", "int8", "nvfp4"),
     ),
     Argument("ranks", "1", "policy:=wam: 2 splits guidance over two GPUs", ("1", "2")),
     Argument(
@@ -120,6 +128,17 @@ ARGUMENTS = (
         "rt_priority",
         "auto",
         "SCHED_FIFO priority of the executor; auto: 50 on hardware where allowed; 0: ordinary",
+    ),
+    Argument("smoothing", "0.1", "executor: time constant (s) of the path through a chunk's rows"),
+    Argument("fade", "0.0", "executor: seconds over which an offset at a splice fades away"),
+    Argument("ensemble", "0.0", "executor: share (0 to 1) of earlier chunks that is mixed in"),
+    Argument("savgol", "false", "executor: smooth rows first as DreamZero's paper does", _BOOL),
+    Argument("reanchor_cap", "0.6", "executor: refuse a chunk this far (rad) from the reference"),
+    Argument(
+        "slowest", "1.0", "executor: least pace (0.2 to 1) while rows run short; 1: never slows"
+    ),
+    Argument(
+        "deadman", "0.0", "executor: stop after so many s without `heartbeat`; 0: as the contract"
     ),
 )
 
@@ -196,8 +215,15 @@ def resolve(given: dict[str, str]) -> dict[str, str]:
             number = kind(values[name])
         except ValueError as err:
             raise BringupError(f"{name}:={values[name]} is not a number") from err
-        if name == "imagined_every" and not number >= 0.0:
+        if name in ("imagined_every", "deadman") and not 0.0 <= number < math.inf:
             raise BringupError(f"{name}:={values[name]} s must not be negative")
+    if any(name in given for name in _TUNED):  # else the import is not worth its time
+        from wam_ros.execution import Settings
+
+        try:
+            Settings(savgol=False, **{n: float(values[n]) for n in _TUNED})
+        except ValueError as err:
+            raise BringupError(str(err)) from err
     return values
 
 
@@ -262,6 +288,9 @@ def processes(robot: str, given: dict[str, str] | None = None) -> list[ProcessSp
         "sim": sim,
         "armed": sim and v["armed"] == "true",
         "rt_priority": _rt_priority(v["rt_priority"], sim),
+        "savgol": v["savgol"] == "true",
+        "deadman": float(v["deadman"]),
+        **{n: float(v[n]) for n in _TUNED},
     }
     policy = {
         **shared,

@@ -97,6 +97,18 @@ def test_two_ranks_give_the_chunks_of_one(checkpoint: Path, two: WamPolicy) -> N
     two.close()
 
 
+def test_both_ranks_are_quantised(checkpoint: Path) -> None:
+    both, alone = (
+        WamPolicy({**options(checkpoint), "precision": "fp8", "ranks": n}) for n in ("2", "1")
+    )
+    try:
+        for each in (both, alone):
+            each.configure(DROID)
+        assert np.array_equal(first(both).actions, first(alone).actions)
+    finally:
+        both.close()
+
+
 def test_a_lost_rank_is_started_again_once(two: WamPolicy, monkeypatch: Any) -> None:
     before = first(two)
     pid = two._ranks.pid

@@ -309,6 +309,27 @@ def test_native_dialect_equals_in_process_imagination_included(
     policy.close()
 
 
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_a_quantised_transformer_is_hosted(
+    checkpoint: Path, expected: list[Any], precision: str
+) -> None:
+    from wam_ros.wam.precision import describe
+
+    policy = WamPolicy({**options(checkpoint), "precision": precision})
+    policy.configure(DROID)
+    dit = policy._session.head.branches.dit
+    assert any(layer.precision == precision for layer in describe(dit).layers)
+    assert policy.precision == precision
+    plain = WamPolicy({**options(checkpoint), "precision": "bf16"})
+    plain.configure(DROID)
+    first = Window((frame(0),))
+    for each in (policy, plain):
+        each.reset(PROMPT)
+    ours, theirs = policy.infer(first).actions, plain.infer(first).actions
+    size = np.abs(theirs - theirs.mean(0)).mean()
+    assert 0.0 < np.abs(ours - theirs).mean() < 0.2 * size
+
+
 def test_what_does_not_fit_is_named_with_both_values(checkpoint: Path, tmp_path: Path) -> None:
     policy = WamPolicy(options(checkpoint))
     rates = dataclasses.replace(DROID.rates, horizon=48, action=30.0)

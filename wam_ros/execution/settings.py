@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 from wam_ros.execution.metrics import Window
@@ -63,6 +64,12 @@ class Settings:
     gentle: float = 0.5
 
     def __post_init__(self) -> None:
+        for name, most in (("smoothing", 2.0), ("fade", 5.0), ("ensemble", 1.0)):
+            value = getattr(self, name)
+            if not 0.0 <= value <= most:
+                raise ValueError(f"{name} is {value}; 0 to {most:g} are possible")
+        if not 0.0 < self.reanchor_cap < math.inf:
+            raise ValueError(f"reanchor_cap is {self.reanchor_cap}; it must be above 0")
         if not 0.2 <= self.slowest <= 1.0:
             raise ValueError(f"slowest is {self.slowest}; 0.2 to 1 are possible, 1 never slows")
 

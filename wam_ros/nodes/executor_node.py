@@ -37,6 +37,7 @@ from wam_ros.nodes.convert import chunk_from_msg
 from wam_ros.nodes.executor_report import diagnostics, state_message, timing_of
 from wam_ros.nodes.lifecycle import AutostartNode, run
 from wam_ros.nodes.mailbox import Mailbox, Unspun
+from wam_ros.nodes.parameters import declare
 from wam_ros.nodes.publishers import command_publisher
 from wam_ros.nodes.scheduling import short_slice
 from wam_ros.nodes.sources import poll_states
@@ -115,7 +116,7 @@ class ExecutorNode(AutostartNode):
             "deadman": 0.0,
             **{k: getattr(Settings, k) for k in _TUNABLE},
         }
-        return {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+        return declare(self, defaults)
 
     def _priority(self, wanted: int) -> int:
         """SCHED_FIFO priority to run with; a negative one asks for the usual if it is allowed."""

@@ -19,6 +19,7 @@ from wam_ros.msg import Observation as ObservationMsg  # noqa: E402
 from wam_ros.nodes.convert import observation_to_msg, to_seconds  # noqa: E402
 from wam_ros.nodes.diagnostics import status  # noqa: E402
 from wam_ros.nodes.lifecycle import AutostartNode, run  # noqa: E402
+from wam_ros.nodes.parameters import declare  # noqa: E402
 from wam_ros.nodes.sources import subscribe_states  # noqa: E402
 from wam_ros.nodes.types import TypeMissing, message_type  # noqa: E402
 from wam_ros.perception.assemble import assemble, source_specs  # noqa: E402
@@ -39,8 +40,8 @@ class PerceptionNode(AutostartNode):
 
     def __init__(self) -> None:
         super().__init__("perception")
-        robot = self.declare_parameter("robot", "agibot_g1").value
-        self._sim = bool(self.declare_parameter("sim", False).value)
+        p = declare(self, {"robot": "agibot_g1", "sim": False})
+        robot, self._sim = p["robot"], bool(p["sim"])
         self.contract = load_contract(str(robot))
         self._aligner = Aligner(source_specs(self.contract), self.contract.max_skew)
         self._sequence = 0

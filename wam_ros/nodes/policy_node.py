@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -40,6 +39,7 @@ from wam_ros.nodes.convert import (
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.instruction_server import InstructionServer
 from wam_ros.nodes.lifecycle import AutostartNode, run
+from wam_ros.nodes.parameters import declare
 from wam_ros.policy.afterwork import Afterwork
 from wam_ros.policy.base import Policy, PolicyError, device_lost
 from wam_ros.policy.fit import view_note
@@ -77,9 +77,7 @@ class PolicyNode(AutostartNode):
             "tokenizer": "", "device": "auto", "precision": "auto", "stall_after": 10.0,
             "imagined_video": "auto", "imagined_every": 0.0, "ranks": 1,
         }  # fmt: skip
-        # On a command line `true` is a bool, where `auto` is a string.
-        loose = {"imagined_video": ParameterDescriptor(dynamic_typing=True)}
-        self._p = {k: self.declare_parameter(k, v, loose.get(k)).value for k, v in defaults.items()}
+        self._p = declare(self, defaults, loose=("imagined_video",))
         self.contract = load_contract(str(self._p["robot"]))
         self._turn = Turn(self.contract, str(self._p["cadence"]), float(self._p["period"]))
         self._backend: Policy | None = None

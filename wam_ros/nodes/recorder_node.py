@@ -20,6 +20,7 @@ from wam_ros.msg import PolicyState, SimState
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.inbox import Inbox, profile
 from wam_ros.nodes.lifecycle import run
+from wam_ros.nodes.parameters import declare
 from wam_ros.nodes.scheduling import behave_as_batch
 from wam_ros.nodes.topics import OWN
 from wam_ros.nodes.types import TypeMissing, message_type, source_type
@@ -50,7 +51,7 @@ class RecorderNode(Node):  # type: ignore[misc]
             "compression": "none", "min_free_gb": 2.0, "record_observations": False,
             "nice": 0,
         }  # fmt: skip
-        p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+        p = declare(self, defaults)
         self.contract = load_contract(str(p["robot"]))
         self._sim, self._auto = bool(p["sim"]), bool(p["auto"])
         out = Path(str(p["out"])).expanduser().resolve()
@@ -269,7 +270,7 @@ class RecorderNode(Node):  # type: ignore[misc]
 
 def main() -> int:
     """Run until interrupted; 2 when the contract cannot be used."""
-    return run(RecorderNode, "recorder", (ContractError,))
+    return run(RecorderNode, "recorder", (ContractError, ValueError))
 
 
 if __name__ == "__main__":

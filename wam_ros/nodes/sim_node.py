@@ -33,6 +33,7 @@ from wam_ros.msg import SimState  # noqa: E402
 from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
 from wam_ros.nodes.lifecycle import AutostartNode, run  # noqa: E402
 from wam_ros.nodes.mailbox import Mailbox, Unspun  # noqa: E402
+from wam_ros.nodes.parameters import declare  # noqa: E402
 from wam_ros.nodes.states import simulated_joints  # noqa: E402
 from wam_ros.sim.disturbance import KINDS, Disturbance, Kind, draw_disturbance  # noqa: E402
 from wam_ros.sim.judge import TaskJudge, judge_for  # noqa: E402
@@ -44,6 +45,7 @@ _COMMANDS = {
     "std_msgs/msg/Float64MultiArray": Float64MultiArray,
     "trajectory_msgs/msg/JointTrajectory": JointTrajectory,
 }
+_FAULTS = ("drop_camera", "jam_joint", "disturb")
 _BATCH = 5  # physics steps between two looks at the clock
 
 
@@ -60,7 +62,7 @@ class SimNode(AutostartNode):
             "camera_rate": 15.0, "render_width": 320, "drop_camera": "", "jam_joint": "",
             "disturb": "", "publish_clock": False,
         }  # fmt: skip
-        p = {k: self.declare_parameter(k, v).value for k, v in defaults.items()}
+        p = declare(self, defaults, _FAULTS)
         self.contract = load_contract(p["robot"])
         self.plant = Plant(self.contract, int(p["seed"]), str(p["gl"]))
         self._camera_rate = float(p["camera_rate"])
@@ -95,7 +97,7 @@ class SimNode(AutostartNode):
             for o in self.contract.outputs
         ]
         self.create_subscription(String, "instruction", self._on_instruction, 10)
-        for fault in ("drop_camera", "jam_joint", "disturb"):
+        for fault in _FAULTS:
             reason = self._break(fault, str(p[fault]))
             if reason:
                 raise LookupError(reason)
@@ -303,7 +305,7 @@ class SimNode(AutostartNode):
 
 def main() -> int:
     """Run until interrupted; 2 when the robot cannot be simulated."""
-    return run(SimNode, "sim", (ContractError, LookupError))
+    return run(SimNode, "sim", (ContractError, LookupError, ValueError))
 
 
 if __name__ == "__main__":

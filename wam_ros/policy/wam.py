@@ -18,7 +18,11 @@ from wam_ros.policy.base import Afterthought, PolicyError, Window, device_lost
 from wam_ros.policy.fit import differences
 
 CONTEXT_RESET = 1
-_PRECISIONS = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
+_QUANTISED = ("fp8", "int8", "nvfp4")
+_PRECISIONS = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"} | dict.fromkeys(
+    _QUANTISED, "bfloat16"
+)
+"""What is kept in which type; of the quantised ones, all but the transformer's large linears."""
 
 
 def wants_video(options: Any) -> bool:
@@ -60,12 +64,12 @@ class WamPolicy:
     options
         ``checkpoint`` (folder in the released layout), ``base`` (for LoRA checkpoints),
         ``tokenizer`` (folder; the checkpoint's own by default), ``device`` (``auto``, ``cuda``,
-        ``cuda:1``, ``cpu``), ``precision`` (``bf16``, ``fp32``, ``fp16``; ``auto`` takes bf16 on a
-        GPU and fp32 on a CPU), ``frames`` (per call: 4, 8 or 9; 0: the
-        checkpoint's), ``steps`` (0: the checkpoint's),
-        ``ranks`` (2: guidance on two devices, the second in a child process; ``device`` may name
-        both with a comma), ``imagined_video`` (``true``, ``false``, or ``auto``: see
-        `wants_video`; false by default).
+        ``cuda:1``, ``cpu``), ``precision`` (``bf16``, ``fp32``, ``fp16``, or the transformer in
+        ``fp8``, ``int8`` or ``nvfp4`` and the rest in bf16; ``auto`` takes bf16 on a GPU and fp32
+        on a CPU), ``frames`` (per call: 4, 8 or 9; 0: the checkpoint's), ``steps`` (0: the
+        checkpoint's), ``ranks`` (2: guidance on two devices, the second in a child process;
+        ``device`` may name both with a comma), ``imagined_video`` (``true``, ``false``, or
+        ``auto``: see `wants_video`; false by default).
     """
 
     name = "wam"
@@ -80,7 +84,8 @@ class WamPolicy:
         self._device = str(options.get("device", "auto") or "auto")
         self.precision = str(options.get("precision", "auto") or "auto")
         if self.precision not in ("auto", *_PRECISIONS):
-            raise PolicyError(f"precision:={self.precision} is not auto, bf16, fp32 or fp16")
+            known = ", ".join(_PRECISIONS)
+            raise PolicyError(f"precision:={self.precision} is not auto, {known}")
         self._frames = int(options.get("frames", 0) or 0)
         self._steps = int(options.get("steps", 0))
         self._ranks_wanted = int(options.get("ranks", 1) or 1)
@@ -139,7 +144,7 @@ class WamPolicy:
                 raise
             raise PolicyError(
                 f"{self._folder.name} does not fit on {device} in {self.precision}: "
-                f"{_line(err)} Free the GPU of other programs, or choose a lower precision"
+                f"{_line(err)} Free the GPU of other programs{self._smaller()}"
             ) from err
         found = differences(contract, adapter)
         if found:
@@ -159,17 +164,23 @@ class WamPolicy:
 
         own, *others = devices(device, self._ranks_wanted)
         dtype = _PRECISIONS[self.precision]
+        precision = self.precision if self.precision in _QUANTISED else "bf16"
 
         def work() -> Any:
-            return load(self._folder, self._base, own, getattr(torch, dtype))
+            return load(self._folder, self._base, own, getattr(torch, dtype), precision=precision)
 
         if not others:
             return work()
         arguments = {
             "folder": str(self._folder), "base": self._base, "device": others[0], "dtype": dtype,
+            "precision": precision,
         }  # fmt: skip
         self._ranks = Ranks(arguments, savings, own)
         return self._ranks.alongside(work)
+
+    def _smaller(self) -> str:
+        """A way out of lacking memory, where there is one."""
+        return "" if self.precision in _QUANTISED else ", or load the model with precision:=fp8"
 
     def _tokenizer(self) -> Any:
         from wam_ros.wam.text import Tokenizer
@@ -267,7 +278,7 @@ class WamPolicy:
             self._torch.cuda.empty_cache()
             raise PolicyError(
                 f"{self.model}: out of GPU memory: {_line(err)} Free the GPU of "
-                "other programs, or choose a lower precision; starting a new window"
+                f"other programs{self._smaller()}; starting a new window"
             ) from err
         self._last_t0 = newest.t0
         self.context_fill = chunk.context[0] / max(chunk.context[1], 1)
