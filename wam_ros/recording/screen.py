@@ -11,7 +11,7 @@ Line = tuple[str, str]
 """Text, and the style rich gives it."""
 _RATE = "Hz "
 _READY = "space start   s/f last was success/failure   u discard last   q quit"
-_RECORDING = "space stop   s success   f failure   d discard"
+_RECORDING = "space ask   s success   f failure   d discard"
 _ASKING = "s success   f failure   d discard"
 _PROMPT = "How did it go?"
 

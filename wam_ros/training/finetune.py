@@ -142,7 +142,7 @@ def finetune(
 
 
 def _opening_latents(loaded: Loaded) -> Condition:
-    """What a transformer of the 14B's kind is shown of the window's first frame (SPEC 2.1)."""
+    """What a transformer of the 14B's kind is shown of the window's first frame."""
     vae, head = loaded.networks.vae, loaded.config.head
     size = (head.video_height, head.video_width)
 
