@@ -68,7 +68,7 @@ class Executor:
         self._newest_t0 = -np.inf
         self._last_tick = -np.inf
         self._release: FloatArray | None = None
-        self._release_until = 0.0
+        self._release_left = 0
         self._then_disarm = self._gently = False
         self._paused = ""
         self.mode = Mode.DISARMED
@@ -310,17 +310,31 @@ class Executor:
         if reason and self._release is None and self.mode is not Mode.ESTOPPED:
             # Give way first: an arm pressed against something must not spring when it is freed.
             self._forget()
-            self._release, self._release_until = self._readings.copy(), now + 1.0
+            self._release = self._readings.copy()
+            self._release_left = self._ticks_to(self._release)
             self.mode, self.reason = Mode.STOPPING, f"following error: {reason}"
+
+    def _ticks_to(self, position: FloatArray) -> int:
+        """Cycles within which the reference can be at rest at ``position``, with some to spare."""
+        v_max, a_max, j_max = self._limiter.limits
+        away = np.abs(position - self._limiter.position)
+        seconds = away / v_max + 2.0 * v_max / a_max + 4.0 * a_max / j_max
+        return int((2.0 * float(seconds.max()) + 0.2) / self._period)
+
+    def _goal(self) -> State:
+        assert self._release is not None
+        return np.stack([self._release, np.zeros_like(self._release), np.zeros_like(self._release)])
 
     def _advance(self, now: float) -> FloatArray:
         limiter = self._limiter
         if self._release is not None:
-            goal = np.zeros((3, len(self.names)))
-            goal[0] = self._release
+            goal = self._goal()
             command = limiter.follow(goal, goal, np.ones(len(self.names), dtype=bool))
-            if self.at_rest or now >= self._release_until:
+            self._release_left -= 1
+            if self.at_rest:
                 self.disarm(self.reason)
+            elif self._release_left <= 0:  # it should have arrived: brake, then
+                self._release, self._then_disarm, self._gently = None, True, False
             return command
         if self.mode is not Mode.TRACKING or not self._motion.under_way:
             command = limiter.position if limiter.at_rest else limiter.brake(self._share)
@@ -369,15 +383,17 @@ class Executor:
         """
         if self.mode is Mode.TRACKING and self._motion.under_way:
             path = self._motion.ahead(np.arange(count + 1, dtype=np.float64) * step)
-            return self._outlook.along(self._limiter, path, step, self._gripper)
-        position, stop = self._limiter.position, self._limiter.stopping(self._share)
-        states = (stop.at(step * (i + 1)) for i in range(count))
-        return [np.stack([position + x, v, a]) for x, v, a in states]
+            sure = not self._motion.runs_out(count * step)
+            return self._outlook.along(self._limiter, path, step, self._gripper, sure)
+        if self._release is not None:
+            return self._outlook.give_way(self._limiter, self._goal(), step, count)
+        return self._outlook.stop(self._limiter, self._share, step, count)
 
     @property
     def light_tick(self) -> bool:
         """Whether the next tick leaves out the distance checks."""
-        return not self._gate.space_due
+        idle = self.mode in (Mode.DISARMED, Mode.ESTOPPED)
+        return idle or not self._gate.space_due
 
     @property
     def pace(self) -> float:

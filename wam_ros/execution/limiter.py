@@ -219,16 +219,26 @@ class Limiter:
             & (top <= self.v_max)
             & (far <= np.minimum(p - self._lower, self._upper - p))
         )
+        turning = self._turning(p, v, a) if self._outside else None
+        if turning is not None:
+            clear &= ~turning
         if every(clear):
             return clear
         profile = stop(v, a, self.a_max, self.j_max)
         low, high = profile.reach()
-        return np.asarray(
+        safe = (
             (np.abs(a) <= self.a_max * (1.0 + 1e-9))
             & (profile.peak_speed() <= self.v_max * (1.0 + 1e-9))
             & (p + low >= self._lower - 1e-12)
             & (p + high <= self._upper + 1e-12)
         )
+        return np.asarray(safe if turning is None else safe & ~turning)
+
+    def _turning(self, p: FloatArray, v: FloatArray, a: FloatArray) -> Flags:
+        """Which joints are outside their range and would turn outward, if only in their stop."""
+        drift = v + self._per_jerk * a * np.abs(a)
+        low, high = self._range
+        return ((p > high) & (drift > 1e-12)) | ((p < low) & (drift < -1e-12))
 
     def _between(self, safe: State, wanted: State, unsafe: Flags) -> State:
         # Any mixture of two motions inside the jerk limit is one, too.

@@ -11,6 +11,7 @@ from wam_ros.execution.place import Targets
 from wam_ros.execution.plan import Path, fit_within
 from wam_ros.execution.settings import Settings
 
+_DENSEST = 1.0 / 6.0  # of the smoothing: rows closer than that are thinned out
 _REST = 1.95  # s after the last row within which the reference comes to rest
 
 
@@ -62,6 +63,7 @@ class Motion:
             targets = targets.held(rest)
         # A knot very close to the splice would only repeat it.
         ahead = targets.after(pace.time + 0.3 * targets.step)
+        ahead = ahead.thinned(self._settings.smoothing * _DENSEST)
         self._path = fit_within(
             pace.time,
             state,
@@ -126,6 +128,11 @@ class Motion:
         third = self.chunk.horizon * self.chunk.step_period / 3.0
         share = (self.targets.end - self.pace.time) / third
         return float(np.clip(share, self._settings.slowest, 1.0))
+
+    def runs_out(self, seconds: float) -> bool:
+        """Whether the path ends within ``seconds`` without coming to rest: it will be replanned."""
+        assert self._path is not None
+        return not self._resting and self._path.end < self.pace.time + self.pace.rate * seconds
 
     def ahead(self, times: FloatArray) -> list[State]:
         """States of the path ``times`` seconds from now, per second of the clock."""

@@ -7,6 +7,7 @@ path, a second limiter walks the stretch ahead of the real one, in longer steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -29,7 +30,9 @@ class Outlook:
         self._scout: Limiter | None = None
         self._step = 0.0
 
-    def along(self, limiter: Limiter, path: list[State], step: float, still: Flags) -> list[State]:
+    def along(
+        self, limiter: Limiter, path: list[State], step: float, still: Flags, sure: bool = True
+    ) -> list[State]:
         """States of the reference at ``step``, ``2 step``, … seconds from now.
 
         Parameters
@@ -42,6 +45,8 @@ class Outlook:
             Seconds between them.
         still
             Joints ``(D,)`` that are shown at rest where they are: grippers, which go their own way.
+        sure
+            Whether the path is smooth all that time; it is not where rows run out.
 
         Returns
         -------
@@ -50,12 +55,10 @@ class Outlook:
             long as the jerk is constant there, as it is but where a joint chases its path.
         """
         now = limiter.state
-        if self._inside(limiter, now, path, step, still):
+        if sure and self._inside(limiter, now, path, step, still):
             states = path[1:]
         else:
-            if self._scout is None or self._step != step:
-                self._scout, self._step = Limiter(self._limits, step), step
-            scout, nobody = self._scout, np.zeros(len(still), dtype=bool)
+            scout, nobody = self._ready(step), np.zeros(len(still), dtype=bool)
             scout.start_as(limiter, still)
             walk = [_shown(s, now[0], still) for s in path]
             states = []
@@ -63,6 +66,33 @@ class Outlook:
                 scout.follow(here, there, nobody)
                 states.append(scout.state)
         return [_shown(s, now[0], still) for s in states]
+
+    def stop(self, limiter: Limiter, share: float, step: float, count: int) -> list[State]:
+        """Likewise while the reference comes to rest with ``share`` of its limits."""
+        if limiter.at_rest:
+            return [limiter.state] * count
+        return self._walk(limiter, step, count, lambda scout: scout.brake(share))
+
+    def give_way(self, limiter: Limiter, goal: State, step: float, count: int) -> list[State]:
+        """Likewise while the reference goes straight to ``goal``."""
+        everybody = np.ones(goal.shape[1], dtype=bool)
+        return self._walk(limiter, step, count, lambda s: s.follow(goal, goal, everybody))
+
+    def _walk(
+        self, limiter: Limiter, step: float, count: int, move: Callable[[Limiter], FloatArray]
+    ) -> list[State]:
+        scout = self._ready(step)
+        scout.start_as(limiter, np.zeros(limiter.state.shape[1], dtype=bool))
+        states = []
+        for _ in range(count):
+            move(scout)
+            states.append(scout.state)
+        return states
+
+    def _ready(self, step: float) -> Limiter:
+        if self._scout is None or self._step != step:
+            self._scout, self._step = Limiter(self._limits, step), step
+        return self._scout
 
     def _inside(
         self, limiter: Limiter, now: State, path: list[State], step: float, still: Flags

@@ -82,16 +82,20 @@ class Channel:
         """
         step = max(1.0 / self.output.rate, self.output.window / _POINTS)
         count = max(1, round(self.output.window / step))
-        scale = self.output.scale
-        return [
-            Point(
-                (i + 1) * step,
-                scale * self._near(p[self.columns], core.measured) + self.output.offset,
-                scale * v[self.columns],
-                scale * a[self.columns],
+        scale, points = self.output.scale, []
+        for i, state in enumerate(core.ahead(step, count)):
+            p, v, a = state[:, self.columns]
+            near = self._near(p, core.measured)
+            free = near == p  # a value that is held back stands still
+            points.append(
+                Point(
+                    (i + 1) * step,
+                    scale * near + self.output.offset,
+                    scale * np.where(free, v, 0.0),
+                    scale * np.where(free, a, 0.0),
+                )
             )
-            for i, (p, v, a) in enumerate(core.ahead(step, count))
-        ]
+        return points
 
     def _near(self, value: FloatArray, measured: FloatArray) -> FloatArray:
         if self.output.max_step is None:

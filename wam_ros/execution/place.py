@@ -51,6 +51,18 @@ class Targets:
         keep = self.times > t
         return Targets(self.times[keep], self.rows[keep], self.step)
 
+    def thinned(self, least: float) -> Targets:
+        """Every so many rows, the last one among them, so that they are about ``least`` s apart.
+
+        Rows that are dense beside the smoothing say nothing more, and make its system so stiff
+        that rounding shows.
+        """
+        every = int(least / self.step)
+        if every <= 1:
+            return self
+        keep = np.arange(len(self.times) - 1, -1, -every)[::-1]
+        return Targets(self.times[keep], self.rows[keep], self.step * every)
+
 
 def check_chunk(chunk: ActionChunk, names: Sequence[str]) -> str:
     """Return why a chunk cannot be executed by a robot driving ``names``, or an empty string."""

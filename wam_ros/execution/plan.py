@@ -161,12 +161,18 @@ def fit(
         for j in range(3):  # below the diagonal block: end of a segment against its start
             band[3 + i - j, j : 3 * (n - 1) : 3] = blocks[1:, 3 + i, j]
     # A single row leaves velocity and acceleration open; the nudge picks the smallest.
-    band[0] += _NUDGE * band[0].max()
+    nudge = _NUDGE * band[0].max()
+    band[0, 1::3] += nudge
+    band[0, 2::3] += nudge
     band[0, 0::3] += trust
+    scale = np.array([[1.0], [unit], [unit**2]])
+    # From the start's position on, so that the nudge and rounding draw towards where the joint is
+    # and not towards zero.
+    origin = state[0]
+    first = state * scale
+    first[0] = 0.0
     right = np.zeros((3 * n, rows.shape[1]))
-    right[0::3] = trust[:, None] * rows
-    scale = np.array([1.0, unit, unit**2])
-    first = state * scale[:, None]
+    right[0::3] = trust[:, None] * (rows - origin)
     right[:3] -= blocks[0, 3:, :3] @ first
     if rest:
         _pin(band, right, 3 * n - 2)
@@ -175,7 +181,9 @@ def fit(
     if failed:
         raise np.linalg.LinAlgError("the rows cannot be fitted by a path")
     ends = np.concatenate([first[None], found.reshape(n, 3, -1)])
-    return Path(knots, _HERMITE @ _pairs(ends, h / unit))
+    coefficients = _HERMITE @ _pairs(ends, h / unit)
+    coefficients[:, 0] += origin
+    return Path(knots, coefficients)
 
 
 def fit_within(

@@ -87,6 +87,7 @@ class Turn:
         if newest is not None and observation.t0 < newest.t0 - 1.0:
             self.frames.clear()
             self._called_with = float("-inf")
+            self.scheduler.reset()  # what it knows are times of the old clock
         self.frames.push(observation)
 
     @property
