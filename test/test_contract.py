@@ -111,6 +111,8 @@ def test_broken_yaml_is_named(tmp_path: Path) -> None:
         (lambda r: r["groups"][2].pop("open_value"), "needs open_value and closed_value"),
         (lambda r: r["sources"].pop(0), "no source brings joint 'left_arm_joint1'"),
         (lambda r: r["outputs"].pop(0), "no output drives joint 'left_arm_joint1'"),
+        (lambda r: r["action"][0].update(enabled=False), "which no enabled action key moves"),
+        (lambda r: r["groups"][0]["limits"].update(jerk=9e5), "lower the jerk"),
         (lambda r: r["outputs"][0].update(rate=1000), "above the control loop's 500"),
         (lambda r: r["outputs"][0].update(type="unknown"), "its status must be unknown too"),
         (lambda r: r.update(prompt="do it"), "must contain {instruction}"),

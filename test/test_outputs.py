@@ -58,6 +58,28 @@ def test_each_output_has_its_own_rate() -> None:
         assert sent == pytest.approx(channel.output.rate, rel=0.07)
 
 
+def test_a_message_whose_cycle_was_lost_is_sent_in_the_next() -> None:
+    core = moving(G1)
+    slow = next(c for c in channels(G1, core, sim=True) if c.every > 5)
+    sent = [t for t in range(1000) if t % slow.every and slow.due(t)]
+    assert len(sent) == len(range(0, 1000, slow.every))
+    assert np.diff(sent).max() <= slow.every + 1
+
+
+def test_a_window_that_is_held_back_stands_still() -> None:
+    name = G1.control_names[4]
+    output = Output(
+        "arm", "/arm", "trajectory_msgs/msg/JointTrajectory", (name,), 100, max_step=0.02
+    )
+    core = moving(G1, size=0.0)
+    core.set_measured({n: G1.joints[n].home - 0.1 for n in core.names}, 0.3)
+    window = channels(with_outputs(G1, output), core, sim=True)[0].window(core)
+    assert len(window) == 8
+    for point in window:
+        assert point.positions[0] == pytest.approx(G1.joints[name].home - 0.1 + 0.95 * 0.02)
+        assert point.velocities[0] == point.accelerations[0] == 0.0
+
+
 def test_g1_is_never_told_more_than_its_bound_from_the_measured_position() -> None:
     core = moving(G1)
     arms = next(c for c in channels(G1, core, sim=True) if c.output.name == "arms")
@@ -194,10 +216,18 @@ def test_gripper_goal_is_sent_when_the_opening_changes(monkeypatch) -> None:
     sender.send(0.5)
     assert client.goals == []
     client.ready = True
-    for position in (0.5, 0.501, 0.7, 0.7):
+    for position in (0.5, 0.501, 0.502, 0.7, 0.7):
         sender.send(position)
     assert [g.command.position for g in client.goals] == [0.5, 0.7]
     assert client.goals[0].command.max_effort == 20.0
+    # In metres the steps are as fine, and where it comes to rest is always sent.
+    client.goals.clear()
+    sender = seam.GripperSender(None, "/gripper", client=client, scale=-0.085)
+    for position in [*np.linspace(0.085, 0.0003, 200), 0.0, 0.0, 0.0]:
+        sender.send(float(position))
+    asked = [g.command.position for g in client.goals]
+    assert asked[0] == 0.085 and asked[-1] == 0.0
+    assert 50 < len(asked) < 120 and np.all(np.diff(asked) < 0)
 
 
 def test_without_control_msgs_the_seam_says_what_to_install(monkeypatch) -> None:

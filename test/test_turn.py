@@ -60,6 +60,28 @@ def test_a_clock_that_is_set_back_is_followed() -> None:
     assert t.begin(3.0, True) is not None
 
 
+@pytest.mark.parametrize("cadence", ["sync", "async", "sliding"])
+def test_a_clock_that_is_set_back_in_the_midst_of_an_instruction(cadence: str) -> None:
+    t = turn(cadence)
+    t.see(seen(100.0))
+    assert t.begin(100.0, True) is not None
+    call = t.call(POLICY, {}, cadence)
+    t.deliver(answered(t, call, 100.0), 100.1, False)
+    t.see(seen(3.0))
+    assert t.begin(3.0, False) is not None
+
+
+def test_an_answer_belongs_to_the_saying_and_not_to_the_words() -> None:
+    t = turn(instruction="touch the red block")
+    t.see(seen(1.0))
+    assert t.begin(1.0, True) is not None
+    call = t.call(POLICY, {}, "async")
+    assert t.answers(call)
+    t.say("touch the blue block")
+    t.say("touch the red block")
+    assert not t.answers(call)
+
+
 def test_the_first_call_of_an_instruction_is_fresh_and_its_chunk_says_so() -> None:
     t = turn()
     t.see(seen(1.0 - 12 * CONTRACT.rates.step_period))
@@ -110,11 +132,16 @@ def test_an_arm_that_rests_consumes_no_rows() -> None:
     assert t.progress.at(1, [1.0 + 60 * period]) == pytest.approx((24.0,))
 
 
+def _moments(latest: float) -> st.SearchStrategy[float]:
+    """Times that can be told apart when they are stamps."""
+    return st.integers(0, round(latest * 1e6)).map(lambda us: us * 1e-6)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
-    begin=st.floats(0.0, 0.4),
-    heard=st.lists(st.floats(0.0, 2.0), min_size=1, max_size=20, unique=True),
-    times=st.lists(st.floats(0.0, 2.2), min_size=1, max_size=8),
+    begin=_moments(0.4),
+    heard=st.lists(_moments(2.0), min_size=1, max_size=20, unique=True),
+    times=st.lists(_moments(2.2), min_size=1, max_size=8),
 )
 def test_rows_between_what_was_heard_are_right(begin, heard, times) -> None:
     """The true course is a ramp of 30 rows a second from ``begin``; other chunks come after 1.5."""

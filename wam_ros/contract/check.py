@@ -8,6 +8,8 @@ from typing import Any
 
 from wam_ros.contract.model import Contract
 
+_SWELL = 0.001
+"""Share of its limit by which a joint's speed may rise between two control cycles."""
 LIMIT_KEYS = ("velocity", "acceleration", "jerk", "following_error")
 
 
@@ -86,6 +88,13 @@ def _limits(c: Contract) -> Iterator[str]:
                 yield f"{where}: lower {lim.lower} must be below upper {lim.upper}"
             elif not lim.lower <= j.home <= lim.upper:
                 yield f"{where}: home {j.home} is outside [{lim.lower}, {lim.upper}]"
+            swell = lim.jerk / c.rates.control**2 / 8.0
+            if group.role != "base" and swell > _SWELL * lim.velocity:
+                yield (
+                    f"{where}: with jerk {lim.jerk} its speed may rise by {swell:.2g} between two "
+                    f"cycles at {c.rates.control} Hz, much beside its velocity of {lim.velocity}; "
+                    "lower the jerk"
+                )
         if group.role == "gripper" and None in (group.open_value, group.closed_value):
             yield f"groups.{group.name}: a gripper needs open_value and closed_value"
         if group.role == "arm" and not group.tip_link:
@@ -119,10 +128,15 @@ def _actions(c: Contract) -> Iterator[str]:
 
 def _outputs(c: Contract) -> Iterator[str]:
     covered = [j for o in c.outputs for j in o.joints]
+    velocity = [j for k in c.action if k.enabled and k.kind == "velocity" for j in k.joints]
     for j in c.control_names:
         if j not in covered:
             yield f"outputs: no output drives joint '{j}'; add one or disable its action key"
     for o in c.outputs:
+        known = [j for j in o.joints if j in (*c.control_names, *velocity)]
+        if known and len(known) < len(o.joints):
+            idle = ", ".join(j for j in o.joints if j not in known)
+            yield f"outputs.{o.name}: drives {idle} too, which no enabled action key moves"
         if o.rate > c.rates.control:
             loop = c.rates.control
             yield f"outputs.{o.name}: rate {o.rate} Hz is above the control loop's {loop}"

@@ -16,6 +16,9 @@ What holds for every input, at any loop rate (see `limiter` and `gate` for why):
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
 
 from wam_ros.contract.data import ActionChunk, FloatArray
@@ -57,6 +60,7 @@ class Executor:
         )
         self._gripper = self._joints.gripper
         self._arm = ~self._gripper
+        self._idle = np.zeros(len(self.names), dtype=bool)
         self._period = 1.0 / contract.rates.control
         self._limiter = Limiter(limits, self._period)
         self._outlook = Outlook(limits, self._period)
@@ -69,11 +73,19 @@ class Executor:
         self._last_tick = -np.inf
         self._release: FloatArray | None = None
         self._release_left = 0
+        self._window: tuple[Any, list[State]] = (None, [])
         self._then_disarm = self._gently = False
         self._paused = ""
         self.mode = Mode.DISARMED
         self.reason = "not armed yet"
         self.counters = Counters()
+
+    def leave_alone(self, names: Collection[str]) -> None:
+        """Joints that no output drives: their reference stays, whatever a chunk says of them.
+
+        Nor are they expected where it is: somebody else may move them.
+        """
+        self._idle = np.array([n in names for n in self.names], dtype=bool)
 
     # ---- inputs ------------------------------------------------------------------------------
 
@@ -128,13 +140,17 @@ class Executor:
         if reason:
             return reason
         due = placed.at(time)
-        offset = np.where(self._gripper, 0.0, self._limiter.position - due)
+        offset = np.where(self._gripper | self._idle, 0.0, self._limiter.position - due)
         old = self._motion.targets if tracking else None
         under_way = old.at(time) if old is not None else None
+        due = np.where(self._idle, self._limiter.position, due)
         reason = far_off(offset, due, under_way, self._joints, s.reanchor_cap)
         if reason:
             return reason
         targets = ensemble(placed, old, 0.0 if sync else s.ensemble)
+        # A grip is not mixed with older ones, and a joint that nobody drives stays.
+        targets.rows[:, self._gripper] = placed.rows[:, self._gripper]
+        targets.rows[:, self._idle] = self._limiter.position[self._idle]
         try:
             self._motion.plan(
                 reanchor(targets, time, offset, s.fade), rest=s.smoothing if sync else None
@@ -304,7 +320,10 @@ class Executor:
         if self._readings.stale(now):
             self.hold("joint states are stale")
             return
-        error, share, reason = self._gate.following_error(self._limiter.position, self.measured)
+        reference = self._limiter.position
+        if np.count_nonzero(self._idle):
+            reference = np.where(self._idle, self.measured, reference)
+        error, share, reason = self._gate.following_error(reference, self.measured)
         self.counters.following_error = error
         self._motion.pace.headroom = min(max((_STRAINED - share) / (_STRAINED - _EASY), 0.0), 1.0)
         if reason and self._release is None and self.mode is not Mode.ESTOPPED:
@@ -381,6 +400,12 @@ class Executor:
         For controllers that take a window: as if nothing new came, inside the limits, and a joint
         at rest stays.
         """
+        asked = (self.counters.ticks, self.mode, id(self._motion.chunk), step, count)
+        if self._window[0] != asked:  # several outputs ask for the same
+            self._window = asked, self._expected(step, count)
+        return self._window[1]
+
+    def _expected(self, step: float, count: int) -> list[State]:
         if self.mode is Mode.TRACKING and self._motion.under_way:
             path = self._motion.ahead(np.arange(count + 1, dtype=np.float64) * step)
             sure = not self._motion.runs_out(count * step)

@@ -7,7 +7,7 @@ import numpy as np
 from wam_ros.contract.data import ActionChunk, FloatArray
 from wam_ros.execution.limiter import Flags, Limiter, State
 from wam_ros.execution.pace import Pace
-from wam_ros.execution.place import Targets
+from wam_ros.execution.place import CLOSE, Targets
 from wam_ros.execution.plan import Path, fit_within
 from wam_ros.execution.settings import Settings
 
@@ -61,8 +61,7 @@ class Motion:
         state = np.array([lim.position, velocity, acceleration])
         if rest is not None:
             targets = targets.held(rest)
-        # A knot very close to the splice would only repeat it.
-        ahead = targets.after(pace.time + 0.3 * targets.step)
+        ahead = targets.after(pace.time + CLOSE * targets.step)
         ahead = ahead.thinned(self._settings.smoothing * _DENSEST)
         self._path = fit_within(
             pace.time,

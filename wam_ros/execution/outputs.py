@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +38,12 @@ class Channel:
     velocity: bool = False
     _behind: FloatArray | None = None
     """The last value sent, while it was held back from the command."""
+    _asked: int | None = None
 
     def due(self, tick: int) -> bool:
-        """Whether this topic is sent on control cycle number ``tick``."""
-        return tick % self.every == 0
+        """Whether this topic is sent on control cycle number ``tick``, or its turn was missed."""
+        before, self._asked = self._asked, tick
+        return before is None or tick // self.every != before // self.every
 
     def raw(self, command: FloatArray, measured: FloatArray) -> FloatArray:
         """Values in the driver's unit.
@@ -104,6 +107,12 @@ class Channel:
         reach = 0.95 * self.output.max_step
         held = np.clip(value, seen - reach, seen + reach)
         return np.asarray(np.where(np.isfinite(seen), held, value))
+
+
+def undriven(driven: Sequence[Channel], core: Executor) -> list[str]:
+    """Joints of the control vector that none of the channels ``driven`` sends."""
+    sent = {i for c in driven if not c.velocity for i in c.columns}
+    return [n for i, n in enumerate(core.names) if i not in sent]
 
 
 def channels(contract: Contract, core: Executor, sim: bool) -> list[Channel]:

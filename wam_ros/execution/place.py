@@ -14,6 +14,9 @@ from wam_ros.execution.plan import smoothstep
 
 _SAVGOL_WINDOW, _SAVGOL_ORDER = 21, 3
 _MAX_ROWS = 1000
+CLOSE = 0.3
+"""Share of a row's period after now up to which a row is over: a knot so close to the splice would
+only repeat it."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from wam_ros.contract.data import ActionChunk, FloatArray
 from wam_ros.execution.limiter import Flags
-from wam_ros.execution.place import Targets, place, savgol
+from wam_ros.execution.place import CLOSE, Targets, place, savgol
 from wam_ros.execution.settings import Settings
 
 _EARLY = 0.5  # s that a stamp may lie ahead of our clock
@@ -47,10 +47,11 @@ def fit_in(
     worst = int(np.argmax(excess))
     if excess[worst] > settings.reanchor_cap:
         return placed, f"a row lies {excess[worst]:.3g} beyond the range of {joints.names[worst]}"
-    if placed.times[-1] <= time + chunk.step_period:
+    if placed.times[-1] <= time + CLOSE * chunk.step_period:
         return placed, f"all {chunk.horizon} rows lie in the past"
     if settings.savgol:
         smooth = np.clip(savgol(placed.rows), joints.lower, joints.upper)
+        smooth = np.where(joints.gripper, placed.rows, smooth)  # a grip is not faded in
         placed = Targets(placed.times, smooth, placed.step)
     return placed, ""
 

@@ -27,8 +27,8 @@ class VelocityKeys:
         keys = [k for k in contract.action if k.enabled and k.kind == "velocity"]
         self.names = tuple(n for k in keys for n in k.joints)
         limits = [contract.joints[n].limits for n in self.names]
-        self._lower = np.array([x.lower for x in limits])
-        self._upper = np.array([x.upper for x in limits])
+        self._lower = np.array([max(x.lower, -x.velocity) for x in limits])
+        self._upper = np.array([min(x.upper, x.velocity) for x in limits])
         self._step = np.array([x.acceleration for x in limits]) * period
         self._timeout = np.array([k.timeout for k in keys for _ in k.joints])
         self.command = np.zeros(len(self.names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import os
@@ -93,6 +92,8 @@ class ControlLoop(threading.Thread):
         ------
         TimeoutError
             The loop did not get to it in ``timeout`` seconds.
+        Exception
+            Whatever ``request`` raised; the loop's ``failed`` is called, too.
         """
         box: list[Any] = []
         done = threading.Event()
@@ -100,10 +101,22 @@ class ControlLoop(threading.Thread):
         self._requests.append(entry)
         if not done.wait(timeout):
             if not late:
-                with contextlib.suppress(ValueError):  # it is being done just now
+                try:
                     self._requests.remove(entry)
-            raise TimeoutError("the control loop does not answer")
+                except ValueError:  # it is being done just now
+                    done.wait(timeout)
+            if not done.is_set():
+                raise TimeoutError("the control loop does not answer")
+        if isinstance(box[0], Exception):
+            raise box[0]
         return box[0]
+
+    def _do(self, request: Callable[[], Any], box: list[Any]) -> None:
+        try:
+            box.append(request())
+        except Exception as err:
+            box.append(err)
+            self._failed(f"{type(err).__name__}: {err}")
 
     def end(self) -> None:
         """Stop after the present tick."""
@@ -133,7 +146,7 @@ class ControlLoop(threading.Thread):
             try:
                 while self._requests:
                     request, box, done = self._requests.popleft()
-                    box.append(request())
+                    self._do(request, box)
                     done.set()
                 self._work(tick, now)
             except Exception as err:  # the thread must live on to report it

@@ -29,7 +29,7 @@ from wam_ros.contract.data import FloatArray
 from wam_ros.execution import Executor, Mode, Settings
 from wam_ros.execution.clearance import Space
 from wam_ros.execution.clock import ClockMap
-from wam_ros.execution.outputs import channels
+from wam_ros.execution.outputs import channels, undriven
 from wam_ros.msg import ActionChunk as ActionChunkMsg
 from wam_ros.msg import ExecutorState
 from wam_ros.nodes.control_loop import ControlLoop, make_others_fifo, may_fifo
@@ -93,6 +93,10 @@ class ExecutorNode(AutostartNode):
             (c, command_publisher(self, self._core, c))
             for c in channels(self.contract, self._core, self._sim)
         ]
+        left = undriven([c for c, _ in self._channels], self._core)
+        if left:
+            self._core.leave_alone(left)
+            self.get_logger().warning(f"no output drives {', '.join(left)}: they stay")
         self._inputs()
         self._interfaces()
         self._period = 1.0 / self.contract.rates.control
@@ -175,11 +179,19 @@ class ExecutorNode(AutostartNode):
         if self.get_clock().ros_time_is_active:
             self._simulated_tick(tick)
             return
-        if tick % 50 == 0 and self._clock_map.update(self._ros(), time.monotonic()):
+        if tick % 50 == 0 and self._clock_jumped():
             self._core.clock_jumped("ROS time jumped")
         now = self._clock_map.ros(monotonic)
         self._read(tick, now)
         self._send(self._core.tick(now), now, (tick,))
+
+    def _clock_jumped(self) -> bool:
+        before = time.monotonic()
+        ros = self._ros()
+        after = time.monotonic()
+        if after - before > 0.01:  # held up between the two: that is no jump
+            return False
+        return self._clock_map.update(ros, 0.5 * (before + after))
 
     def _simulated_tick(self, tick: int) -> None:
         """Walk as many periods as /clock has moved on by: it comes in steps of several."""
@@ -217,9 +229,15 @@ class ExecutorNode(AutostartNode):
             self._talking = False
             return
         self._talking = True
+        error: Exception | None = None
         for channel, send in self._channels:
             if any(channel.due(t) for t in ticks):
-                send(self._core, command, now)
+                try:
+                    send(self._core, command, now)
+                except Exception as err:  # the other outputs must have their stop all the same
+                    error = err
+        if error is not None:
+            raise error
 
     def _read(self, tick: int, now: float) -> None:
         core = self._core
@@ -251,6 +269,7 @@ class ExecutorNode(AutostartNode):
     def _read_estop(self) -> None:
         for message in self._estops.take_all():
             self._pressed = bool(message.data)
+            self._auto_arm = self._auto_arm and not self._pressed
             if self._pressed and self._core.mode is not Mode.ESTOPPED:
                 self._core.estop("e-stop pressed")
                 self._say("error", "e-stop: latched until reset")
@@ -319,6 +338,8 @@ class ExecutorNode(AutostartNode):
             return str(self._loop.ask(request, late=late) or "")
         except TimeoutError as err:
             return str(err)
+        except Exception as err:  # the loop has latched it already
+            return f"fault in the executor: {type(err).__name__}: {err}"
 
     def _answer(self, response: Any, reason: str, done: str) -> Any:
         response.success, response.message = not reason, reason or done

@@ -7,6 +7,7 @@ from typing import Any
 
 GRIPPER = "control_msgs/action/GripperCommand"
 _STEP = 0.01
+"""Least change that is sent while the gripper moves, as a share of the contract's unit."""
 
 
 def action_type() -> Any | None:
@@ -31,11 +32,20 @@ class GripperSender:
         Name of the action.
     max_effort
         Put into every goal; 0 leaves it to the driver.
+    scale
+        What one of the contract's units is in the driver's, such as 0.085 m.
     client
         For tests: anything with ``server_is_ready()`` and ``send_goal_async(goal)``.
     """
 
-    def __init__(self, node: Any, name: str, max_effort: float = 0.0, client: Any = None) -> None:
+    def __init__(
+        self,
+        node: Any,
+        name: str,
+        max_effort: float = 0.0,
+        client: Any = None,
+        scale: float = 1.0,
+    ) -> None:
         found = action_type()
         if found is None:
             raise RuntimeError(
@@ -48,12 +58,18 @@ class GripperSender:
         self._goal: Any = found.Goal
         self._client = client
         self._effort = max_effort
+        self._step = _STEP * abs(scale)
         self._sent: float | None = None
+        self._wanted = float("nan")
 
     def send(self, position: float) -> None:
         """Ask for ``position``, in the driver's unit."""
-        if self._sent is not None and abs(position - self._sent) < _STEP * max(1.0, abs(position)):
-            return
+        still = position == self._wanted
+        self._wanted = position
+        if self._sent is not None:
+            change = abs(position - self._sent)
+            if change == 0.0 or (change < self._step and not still):
+                return
         if not self._client.server_is_ready():
             return
         goal = self._goal()

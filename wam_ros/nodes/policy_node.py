@@ -294,7 +294,7 @@ class PolicyNode(AutostartNode):
                 self._lost_at = time.monotonic()
             return
         end = self._now()
-        if call.instruction != self._turn.instruction:
+        if not self._turn.answers(call):
             return  # the instruction changed meanwhile: this chunk answers the old one
         self._turn.latency.add(end - begin, warm_up=call.fresh)
         late = self._publish_chunk(self._turn.stamp(chunk, call, begin, end))

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import Twist
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -35,7 +36,8 @@ def command_publisher(node: Node, core: Executor, channel: Channel) -> Send:
     installed, is sent as JointState.
     """
     if channel.output.type == GRIPPER and action_type() is not None and not channel.velocity:
-        sender = GripperSender(node, channel.output.topic, channel.output.max_effort)
+        o = channel.output
+        sender = GripperSender(node, o.topic, o.max_effort, scale=float(np.max(np.abs(o.scale))))
         return lambda core, command, _: sender.send(float(channel.message(core, command)[0]))
     cls, fill = command_message(core, channel)
     qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)

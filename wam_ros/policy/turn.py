@@ -29,6 +29,8 @@ class Call:
     window: Window
     instruction: str
     fresh: bool
+    said: int = 0
+    """Number of the instruction, as the same words may be said again."""
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Turn:
     progress: Progress = field(init=False)
     scheduler: Scheduler = field(init=False)
     _called_with: float = field(init=False, default=float("-inf"))
+    _said: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         rates = self.contract.rates
@@ -79,6 +82,7 @@ class Turn:
     def say(self, instruction: str) -> None:
         """Put an instruction in force; the next call is its first."""
         self.instruction, self.fresh = instruction, True
+        self._said += 1
         self.scheduler.reset()
 
     def see(self, observation: Observation) -> None:
@@ -121,7 +125,12 @@ class Turn:
         rows = self.progress.at(self.sequence, [f.t0 for f in frames])
         executed = max(rows[-1], 0.0) if rows else 0.0
         fresh, self.fresh = self.fresh, False
-        return Call(Window(frames, objects, executed, cadence, rows), self.instruction, fresh)
+        window = Window(frames, objects, executed, cadence, rows)
+        return Call(window, self.instruction, fresh, self._said)
+
+    def answers(self, call: Call) -> bool:
+        """Whether ``call`` was made for the instruction that is in force."""
+        return call.said == self._said
 
     def stamp(self, chunk: ActionChunk, call: Call, begin: float, end: float) -> ActionChunk:
         """Fill in what the policy leaves to its caller; ``begin`` and ``end`` of inference in s."""

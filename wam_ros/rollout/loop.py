@@ -287,13 +287,16 @@ class _Run:
 
     def _turn(self, now: float) -> None:
         core = self.body.core
-        resting = core.mode.name in ("HOLDING", "DISARMED")
-        self._turns.tick(now, resting, core.progress(now), self._rollout.plant.objects)
+        self._turns.tick(now, self._resting, core.progress(now), self._rollout.plant.objects)
         if self._turns.error:
             self.score.give_up(self._turns.error)
 
+    @property
+    def _resting(self) -> bool:
+        return self.body.core.mode.name in ("HOLDING", "DISARMED")
+
     def _deliver(self, now: float) -> None:
-        answer = self._turns.take(now)
+        answer = self._turns.take(now, self._resting)
         if answer is None:
             return
         core, chunk = self.body.core, answer.chunk
@@ -306,7 +309,7 @@ class _Run:
                 latency=answer.latency,
                 cadence=chunk.cadence,
                 rows=chunk.horizon,
-                frames=answer.frames,
+                frames=len(answer.call.window.frames),
                 delay_rows=0.0 if refused else core.counters.delay_rows,
                 surprise=float("nan") if answer.thought is None else answer.thought.surprise(),
                 instruction=chunk.instruction,

@@ -31,7 +31,7 @@ class Answer:
     called: float
     latency: float
     chunk: ActionChunk
-    frames: int
+    call: Call
     thought: Afterthought | None
 
 
@@ -67,7 +67,6 @@ class Turns:
     pending: Answer | None = None
     _errors: int = 0
     _waiting: bool = False
-    _resting: bool = True
     _turn: Turn = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +103,6 @@ class Turns:
         decision = self._turn.begin(now, resting)
         if decision is None:
             return
-        self._resting = resting
         known = objects() if self.policy.needs_objects else {}
         self._call(self._turn.call(self.policy, known, decision.cadence), now)
 
@@ -131,21 +129,24 @@ class Turns:
         cost = self._cost(time.perf_counter() - begin)
         chunk = self._turn.stamp(chunk, call, now, now + cost)
         thought = getattr(self.policy, "imagine", lambda: None)()
-        self.pending = Answer(now + cost, now, cost, chunk, len(window.frames), thought)
+        self.pending = Answer(now + cost, now, cost, chunk, call, thought)
 
     def _cost(self, measured: float) -> float:
         if callable(self.latency):
             return float(self.latency(self.rng))
         return measured if self.latency == "measured" else float(self.latency)
 
-    def take(self, now: float) -> Answer | None:
-        """The answer that has arrived by ``now``, unless the instruction changed meanwhile."""
+    def take(self, now: float, resting: bool) -> Answer | None:
+        """The answer that has arrived by ``now``, unless the instruction changed meanwhile.
+
+        ``resting`` says that the executor holds or is disarmed now.
+        """
         answer = self.pending
         if answer is None or answer.due > now + 1e-9:
             return None
         self.pending = None
-        if answer.chunk.instruction != self._turn.instruction:
+        if not self._turn.answers(answer.call):
             return None
         self.known.add(answer.latency, warm_up=bool(answer.chunk.context_flags & WARM_UP))
-        self._turn.deliver(answer.chunk, now, self._resting)
+        self._turn.deliver(answer.chunk, now, resting)
         return answer
