@@ -197,6 +197,24 @@ def test_a_grip_is_neither_mixed_nor_smoothed(given: Settings) -> None:
     assert usual.commands[-1, GRIPPER] == pytest.approx(1.0, abs=0.01)
 
 
+def test_an_estop_goes_on_braking_when_the_clock_jumps() -> None:
+    core = armed()
+    rows = HOME + np.linspace(0, 0.4, 24)[:, None] * np.eye(N)[0]
+    drive(0.4, [(0.0, chunk(0.0, rows))], core)
+    core.estop("pressed")
+    core.clock_jumped("ROS time jumped")
+    speeds = []
+    for k in range(200):  # a joint is heard of later than the others
+        now = 100.0 + k * DT
+        known = core.names if k > 50 else core.names[1:]
+        values = dict(zip(core.names, map(float, core.reference), strict=True))
+        core.set_measured({n: values[n] for n in known}, now)
+        if core.tick(now) is None:
+            break
+        speeds.append(abs(core.state[1][0]))
+    assert speeds[0] > 0.1 and speeds[-1] < 1e-6 and len(speeds) > 20
+
+
 @pytest.mark.parametrize("cadence", ["sync", "async"])
 def test_a_chunk_of_two_rows_is_taken(cadence: str) -> None:
     rows = np.tile(HOME, (2, 1)) + 0.001

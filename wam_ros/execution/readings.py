@@ -30,6 +30,7 @@ class Readings:
         self._index = {n: i for i, n in enumerate(self.names)}
         self._at = np.full(len(self.names), -np.inf)
         self._oldest = -np.inf
+        self._new_clock = False
         self._gate = gate
         self._stale_after = stale_after
         self._leap, self._leap_at, self._told = "", -np.inf, True
@@ -53,6 +54,10 @@ class Readings:
 
     def stale(self, now: float) -> bool:
         """Whether any joint has not been heard of for too long."""
+        if self._new_clock:  # how old they are is not known any more: count from now
+            self._new_clock = False
+            self._at[np.isfinite(self._at)] = now
+            self._oldest = float(self._at.min(initial=np.inf))
         return now - self._oldest > self._stale_after
 
     def leapt(self) -> str:
@@ -81,7 +86,7 @@ class Readings:
     def clock_jumped(self) -> None:
         """Times of before say nothing about now."""
         self._leap_at = -np.inf
-        self._at[:] = self._oldest = -np.inf
+        self._new_clock = True
         self._past.clear()
 
     def copy(self) -> FloatArray:

@@ -257,6 +257,8 @@ class ExecutorNode(AutostartNode):
                 core.pause("instruction is empty")
         if self._deadman > 0.0:
             self._mind_deadman()
+        if self._auto_arm and core.mode is Mode.ESTOPPED:
+            self._auto_arm = False  # whoever stopped it arms it
         if self._auto_arm and self._active and not core.arm(now):
             self._auto_arm = False
         # Not in the tick that checks distances: each of the two costs half a millisecond.
@@ -269,7 +271,6 @@ class ExecutorNode(AutostartNode):
     def _read_estop(self) -> None:
         for message in self._estops.take_all():
             self._pressed = bool(message.data)
-            self._auto_arm = self._auto_arm and not self._pressed
             if self._pressed and self._core.mode is not Mode.ESTOPPED:
                 self._core.estop("e-stop pressed")
                 self._say("error", "e-stop: latched until reset")
