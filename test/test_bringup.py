@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from wam_ros.bringup import ARGUMENTS, BringupError, processes, unknowns
+from wam_ros.bringup import BringupError, processes, unknowns
 from wam_ros.cli import main
 from wam_ros.contract import ContractError, load_contract
 from wam_ros.execution import Settings
+from wam_ros.launch_arguments import ARGUMENTS
 from wam_ros.resources import share
 from wam_ros.supervisor import command
 

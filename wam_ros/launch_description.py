@@ -9,12 +9,13 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, Opaqu
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from wam_ros.bringup import ARGUMENTS, processes, unknowns
+from wam_ros.bringup import processes, unknowns
 from wam_ros.contract import load_contract
+from wam_ros.launch_arguments import ARGUMENTS
 
 
 def describe(robot: str) -> LaunchDescription:
-    """Launch description of one robot, with every argument of `bringup.ARGUMENTS`."""
+    """Launch description of one robot, with every argument of `launch_arguments`."""
     declared = [
         DeclareLaunchArgument(
             a.name, default_value=a.default, description=a.description, choices=a.choices or None

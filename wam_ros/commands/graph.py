@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _launch(args: argparse.Namespace) -> int:
-    from wam_ros.bringup import ARGUMENTS, BringupError, processes, unknowns
+    from wam_ros.bringup import BringupError, processes, unknowns
     from wam_ros.contract import load_contract
+    from wam_ros.launch_arguments import ARGUMENTS
     from wam_ros.supervisor import Supervisor
 
     if args.show_args:

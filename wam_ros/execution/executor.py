@@ -30,6 +30,7 @@ from wam_ros.execution.motion import Motion
 from wam_ros.execution.outlook import Outlook
 from wam_ros.execution.place import check_chunk, ensemble, reanchor
 from wam_ros.execution.readings import Readings
+from wam_ros.execution.release import Release
 from wam_ros.execution.settings import WARM_UP, Counters, Mode, Settings
 from wam_ros.execution.splice import Joints, far_off, fit_in, untimely
 from wam_ros.execution.velocity import VelocityKeys
@@ -71,8 +72,7 @@ class Executor:
         self._seam = False
         self._newest_t0 = -np.inf
         self._last_tick = -np.inf
-        self._release: FloatArray | None = None
-        self._release_left = 0
+        self._release: Release | None = None
         self._window: tuple[Any, list[State]] = (None, [])
         self._then_disarm = self._gently = False
         self._paused = ""
@@ -329,30 +329,16 @@ class Executor:
         if reason and self._release is None and self.mode is not Mode.ESTOPPED:
             # Give way first: an arm pressed against something must not spring when it is freed.
             self._forget()
-            self._release = self._readings.copy()
-            self._release_left = self._ticks_to(self._release)
+            self._release = Release(self._limiter, self._readings.copy(), self._period)
             self.mode, self.reason = Mode.STOPPING, f"following error: {reason}"
-
-    def _ticks_to(self, position: FloatArray) -> int:
-        """Cycles within which the reference can be at rest at ``position``, with some to spare."""
-        v_max, a_max, j_max = self._limiter.limits
-        away = np.abs(position - self._limiter.position)
-        seconds = away / v_max + 2.0 * v_max / a_max + 4.0 * a_max / j_max
-        return int((2.0 * float(seconds.max()) + 0.2) / self._period)
-
-    def _goal(self) -> State:
-        assert self._release is not None
-        return np.stack([self._release, np.zeros_like(self._release), np.zeros_like(self._release)])
 
     def _advance(self, now: float) -> FloatArray:
         limiter = self._limiter
         if self._release is not None:
-            goal = self._goal()
-            command = limiter.follow(goal, goal, np.ones(len(self.names), dtype=bool))
-            self._release_left -= 1
+            command = self._release.step(limiter)
             if self.at_rest:
                 self.disarm(self.reason)
-            elif self._release_left <= 0:  # it should have arrived: brake, then
+            elif self._release.overdue:  # brake, then
                 self._release, self._then_disarm, self._gently = None, True, False
             return command
         if self.mode is not Mode.TRACKING or not self._motion.under_way:
@@ -411,7 +397,7 @@ class Executor:
             sure = not self._motion.runs_out(count * step)
             return self._outlook.along(self._limiter, path, step, self._gripper, sure)
         if self._release is not None:
-            return self._outlook.give_way(self._limiter, self._goal(), step, count)
+            return self._outlook.give_way(self._limiter, self._release.goal, step, count)
         return self._outlook.stop(self._limiter, self._share, step, count)
 
     @property
