@@ -87,6 +87,27 @@ def test_a_folder_of_another_collection_is_refused(three: Path) -> None:
     assert main(command) == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tasks": ("toch",)}, "unknown task 'toch'"),
+        ({"seed": -1}, "seeds start at 0"),
+        ({"tasks": ("touch", "fold")}, "unknown task 'fold'"),
+    ],
+)
+def test_a_typing_error_leaves_no_trace(tmp_path: Path, given: dict, said: str) -> None:
+    out = tmp_path / "bags"
+    with pytest.raises(CollectError, match=said):
+        collect(Collection(**given), 1, out)
+    assert not out.exists()
+
+
+def test_a_broken_note_of_a_collection_is_named(tmp_path: Path) -> None:
+    (tmp_path / "collect.json").write_text("")
+    with pytest.raises(CollectError, match=r"collect\.json cannot be read"):
+        collect(Collection(), 1, tmp_path)
+
+
 def test_verdict_and_arguments_are_in_the_bag(three: Path, tmp_path: Path) -> None:
     bag = find_bags([three])[0]
     assert finished(bag) == "failure"  # nobody is there after one second

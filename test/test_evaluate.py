@@ -89,6 +89,8 @@ def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, cap
         (["--policy", "wam,steps=2"], "NAME:=VALUE"),
         (["--policy", "wam"], "no model for franka_droid comes with the package"),
         (["--cadence", "often"], "often"),
+        (["--policy", "hold", "hold"], "'hold, async, touch, placements' is asked for twice"),
+        (["--cadence", "sync", "sync"], "is asked for twice"),
         (["--task", "juggle"], "juggle"),
         (["--split", "none"], "none"),
     ]:

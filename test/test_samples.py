@@ -60,3 +60,18 @@ def test_training_and_held_out_samples_share_no_scene() -> None:
         places[split] = [s.objects["red_block"].tobytes() for s in made.stream(0, 5)]
         made.close()
     assert not set(places["train"]) & set(places["held_out"])
+
+
+def test_the_teacher_does_not_stop_between_two_chunks(samples: Samples) -> None:
+    contract = samples.contract
+    arms = [n for n in contract.action_names if contract.group_of(n).role == "arm"]
+    columns = [contract.action_names.index(n) for n in arms]
+    moving = 0
+    for index in range(6):
+        for s in samples.scene(index):
+            speed = np.abs(np.diff(s.actions[:, columns], axis=0)).max(axis=1)
+            fast = speed[:-2] > 0.01  # rad a row, and still as fast two rows later
+            moving += int(fast.sum())
+            dead = (speed[1:-1] < 1e-9) & fast & (speed[2:] > 1e-4)
+            assert not dead.any()
+    assert moving > 20

@@ -189,6 +189,15 @@ def test_only_human_takes_the_leaders_stretch(tmp_path: Path) -> None:
     assert anchors and all(origin[i + k] == "human" for i in anchors for k in range(25))
 
 
+def test_rows_from_before_a_person_took_over_stay(tmp_path: Path) -> None:
+    scene = Scene(seconds=5.0, contract_path=leader_contract(tmp_path), extra=leader(3.0, 4.0))
+    (found,) = outcome(tmp_path, scene)
+    assert not found["refused"]
+    origin = Dataset(tmp_path / "out").tables[0]["action_origin"]
+    assert len(origin) > 120 and origin[:80] == ["policy"] * 80
+    assert origin.count("human") == pytest.approx(36, abs=4)
+
+
 def test_without_a_policy_commands_are_a_persons(tmp_path: Path) -> None:
     (found,) = outcome(tmp_path, Scene(seconds=1.5, armed=None), arguments=("--only", "human"))
     assert found["figures"]["human_share"] == 1.0

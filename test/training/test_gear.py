@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,76 @@ def test_numbers_are_undone_by_the_policy_side(dataset: GearDataset, tmp_path: P
 
 def _slices(dataset: GearDataset) -> dict[str, tuple[int, int]]:
     return {k: (v["start"], v["end"]) for k, v in dataset.modality["state"].items()}
+
+
+def test_excluded_rows_are_read(dataset: GearDataset, tmp_path: Path) -> None:
+    copy = shutil.copytree(dataset.folder, tmp_path / "copy")
+    line = json.dumps({"episode_index": 1, "step_indices": [4, 5, 6]})
+    (copy / "meta" / "step_filter.jsonl").write_text(line + "\n")
+    episodes = GearDataset.open(copy).load(SIZE, tmp_path / "cache")
+    assert [sorted(e.excluded) for e in episodes] == [[], [4, 5, 6], [], []]
+
+
+def test_a_copy_has_the_same_fingerprint_and_other_rows_another(
+    dataset: GearDataset, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(dataset.folder, tmp_path / "copy")
+    assert GearDataset.open(copy).fingerprint() == dataset.fingerprint()
+    files = sorted(copy.rglob("*.parquet"))
+    shutil.copy(files[1], files[0])
+    assert GearDataset.open(copy).fingerprint() != dataset.fingerprint()
+
+
+def _emptied(copy: Path) -> None:
+    (copy / "meta" / "episodes.jsonl").write_text("")
+
+
+def _without_sentences(copy: Path) -> None:
+    file = copy / "meta" / "modality.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotation": {}}))
+
+
+def _without_tasks(copy: Path) -> None:
+    file = copy / "meta" / "tasks.jsonl"
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+
+
+def _with_a_broken_table(copy: Path) -> None:
+    sorted(copy.rglob("*.parquet"))[0].write_bytes(b"not parquet")
+
+
+def _with_a_broken_video(copy: Path) -> None:
+    sorted(copy.rglob("*.mp4"))[0].write_bytes(b"not a video")
+
+
+def _with_nan(copy: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = sorted(copy.rglob("*.parquet"))[0]
+    table = pq.read_table(file)
+    action = np.stack(table["action"].to_numpy()).copy()
+    action[7, 3] = np.nan
+    at = table.column_names.index("action")
+    column = pa.array(list(action), table.schema.field("action").type)
+    pq.write_table(table.set_column(at, table.schema.field("action"), column), file)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_emptied, "lists no episode"),
+        (_without_sentences, "no annotation names the column"),
+        (_without_tasks, "1 is missing, as a column or as an entry of tasks.jsonl"),
+        (_with_a_broken_table, "000000.parquet cannot be read"),
+        (_with_a_broken_video, "000000.mp4 cannot be read"),
+        (_with_nan, "action of row 7 is not a number"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    dataset: GearDataset, tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
+    copy = shutil.copytree(dataset.folder, tmp_path / "copy")
+    change(copy)
+    with pytest.raises(GearError, match=said):
+        GearDataset.open(copy).load(SIZE, tmp_path / "cache")

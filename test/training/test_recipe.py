@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from wam_ros.contract.data import Observation
 from wam_ros.contract.load import load_contract
 from wam_ros.policy.base import Window
 from wam_ros.policy.wam import WamPolicy
-from wam_ros.training.gear import GearDataset
+from wam_ros.training.finetune import merged
+from wam_ros.training.gear import GearDataset, GearError
+from wam_ros.training.recipe import Settings, SmallRecipe
+from wam_ros.wam.checkpoint.experiment import EmbodimentSetup, Experiment
 from wam_ros.wam.checkpoint.load import load
 
-from .conftest import HEIGHT, TASKS, WIDTH
+from .conftest import HEIGHT, TASKS, WIDTH, write_dataset
 
 QUICK = ["--steps", "2", "--batch", "2", "--minutes", "5", "--threads", "1"]
 
@@ -116,3 +120,49 @@ def test_weights_of_another_origin_are_not_overwritten(
     assert weights.read_bytes() == b"precious"
     assert main([*line, str(checkpoint), "--from", str(checkpoint)]) == 1
     assert "the checkpoint to fine-tune" in capsys.readouterr().out
+
+
+def test_other_data_or_settings_do_not_go_on_with_a_run(
+    checkpoint: Path, dataset: GearDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    line = ["train", str(dataset.folder), "--out", str(checkpoint), *QUICK]
+    assert main([*line, "--action-only", "--seed", "5"]) == 1
+    said = capsys.readouterr().out
+    assert "seed 0 there, 5 now" in said and "video_weight 0.1 there, 0.0 now" in said
+    other = write_dataset(tmp_path / "other", seed=9)
+    assert main(["train", str(other), "--out", str(checkpoint), *QUICK]) == 1
+    assert "begun with another dataset" in capsys.readouterr().out
+    assert (checkpoint / "model.safetensors").read_bytes() == weights
+    # The same data from another place, and more time, are no other run.
+    moved = shutil.copytree(dataset.folder, tmp_path / "moved")
+    assert main(["train", str(moved), "--out", str(checkpoint), *QUICK, "--minutes", "6"]) == 0
+
+
+def test_a_held_out_part_that_cannot_be_measured_on_is_said_and_left_out(
+    dataset: GearDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(max_steps=1, batch=2, dit_minutes=5.0)
+    recipe = SmallRecipe(dataset, tmp_path / "out", settings, print)
+    assert recipe._measurable("dit", lambda: 1) == 1
+
+    def refuse() -> int:
+        raise ValueError("no instruction was carried out")
+
+    assert recipe._measurable("dit", refuse) is None
+    assert "dit: nothing held out to measure on (no instruction" in capsys.readouterr().out
+
+
+def test_a_fine_tuned_checkpoint_keeps_what_it_said_of_other_robots() -> None:
+    def setup(*keys: str) -> EmbodimentSetup:
+        return EmbodimentSetup(("view",), keys, keys, {}, 30.0)
+
+    known = Experiment({"agibot": setup("arm"), "yam": setup("old")}, True, ("arm",), False)
+    new = Experiment({"yam": setup("left")}, True, ("left",), False)
+    both = merged(known, new)
+    assert set(both.embodiments) == {"agibot", "yam"}
+    assert both.embodiments["yam"].state == ("left",)
+    assert set(both.relative) == {"arm", "left"}
+    assert merged(None, new) == new
+    with pytest.raises(GearError, match=r"agibot.* have absolute actions"):
+        merged(Experiment({"agibot": setup("arm")}, False, (), False), new)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from wam_ros.training.trainer import Losses, Plan, Trainer
+from wam_ros.training.trainer import Losses, Plan, Trainer, digest
 
 PLAN = Plan(steps=30, rate=1e-2, warm_up=5, log_every=10, save_every=10, ema=0.9)
 
@@ -89,3 +89,41 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_nothing_to_train(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to train"):
         Trainer("toy", [nn.Linear(1, 1).requires_grad_(False)], lambda _: {}, PLAN, tmp_path)
+
+
+def test_a_gradient_that_is_no_number_is_not_saved(tmp_path: Path) -> None:
+    model, trainer = _make(tmp_path, PLAN)
+    plain = trainer._loss
+
+    def breaks(step: int) -> Losses:
+        weight = next(model.parameters())
+        more = (weight * 0.0).abs().sqrt().sum() if step == 19 else 0.0  # its slope at 0 is nan
+        return {"loss": plain(step)["loss"] + more}
+
+    trainer._loss = breaks
+    with pytest.raises(FloatingPointError, match=r"toy: gradient nan at step 19"):
+        trainer.run()
+    saved = torch.load(tmp_path / "toy.pt", weights_only=True)
+    assert saved["step"] == 10 and all(p.isfinite().all() for p in saved["parameters"])
+
+
+def test_a_stage_begins_anew_when_what_it_builds_on_has_changed(tmp_path: Path) -> None:
+    below = nn.Linear(2, 2)
+    steps: list[int] = []
+
+    def train() -> list[int]:
+        steps.clear()
+        model, _ = _make(tmp_path, PLAN)
+
+        def loss(step: int) -> Losses:
+            steps.append(step)
+            return {"loss": model(torch.ones(1, 4)).square().mean()}
+
+        say = lambda _: None  # noqa: E731
+        Trainer("toy", [model], loss, PLAN, tmp_path, say, upstream=digest(below)).run()
+        return steps
+
+    assert train() == list(range(30))
+    assert train() == []
+    nn.init.ones_(below.weight)
+    assert train() == list(range(30))

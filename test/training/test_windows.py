@@ -68,7 +68,12 @@ class _Numbers:
 
 
 def _windows(
-    rows: int, phase: int, text: tuple[str, ...], *shares: float, whole: bool = False
+    rows: int,
+    phase: int,
+    text: tuple[str, ...],
+    *shares: float,
+    whole: bool = False,
+    excluded: frozenset[int] = frozenset(),
 ) -> Windows:
     count = -(-rows // 3)
     frames = np.zeros((count, 2, 2, 3), np.uint8)
@@ -78,7 +83,7 @@ def _windows(
     closing = (phase + 4 * np.arange(groups + 1)).astype(np.float16)
     blocks = np.stack([closing[1:-1], closing[2:]], axis=1)
     z = Latents(phase, -closing[:, None, None, None] - 1, blocks[:, :, None, None, None])
-    episode = Episode(frames, clock, clock + 0.5, text)
+    episode = Episode(frames, clock, clock + 0.5, text, excluded=excluded)
     tokens = np.zeros((groups + 1, 1, 1), np.float32)
     known = {t: np.zeros((1, 1), np.float32) for t in set(text)}
     parts = ([episode], [z], _Numbers(), known, [tokens])
@@ -125,6 +130,24 @@ def test_whole_blocks_say_one_thing_to_their_last_row() -> None:
     for p in (p for places in windows.places.values() for p in places):
         row = 12 * p.group
         assert len(set(text[row : row + HORIZON * p.blocks])) == 1
+
+
+def test_a_block_in_which_something_else_is_said_for_a_while_is_not_whole() -> None:
+    text = ("a",) * 52 + ("b",) * 8 + ("a",) * 60
+    rows = {12 * p.group for p in _windows(120, 0, text, whole=True).places[1]}
+    assert not rows & {36, 48} and {0, 12, 24, 60, 72} <= rows
+
+
+def test_no_block_of_a_window_begins_at_an_excluded_row() -> None:
+    gap = frozenset(range(30, 50))
+    windows = _windows(150, 0, ("a",) * 150, excluded=gap)
+    starts = {
+        12 * p.group + HORIZON * j
+        for places in windows.places.values()
+        for p in places
+        for j in range(p.blocks)
+    }
+    assert not starts & gap and {0, 12, 24, 60} <= starts
 
 
 def test_drawn_windows_have_one_length() -> None:

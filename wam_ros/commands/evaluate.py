@@ -79,7 +79,7 @@ def conditions(args: argparse.Namespace) -> list[Any]:
             raise ValueError(f"unknown cadence '{cadence}'; there are {', '.join(CADENCES)}")
     if args.episodes < 1 or args.jobs < 1:
         raise ValueError("--episodes and --jobs must be at least 1")
-    return [
+    found = [
         Condition(
             label, backend, cadence, task, split, args.robot, args.seed,
             _with_model(backend, options, args.robot), args.latency,
@@ -91,6 +91,13 @@ def conditions(args: argparse.Namespace) -> list[Any]:
         for label, backend, options in map(policy_of, args.policy)
         for cadence in args.cadence
     ]  # fmt: skip
+    named = [f"{c.label}, {c.cadence}, {c.task}, {c.split}" for c in found]
+    for name in named:
+        if named.count(name) > 1:
+            raise ValueError(
+                f"'{name}' is asked for twice; give policies labels of their own (LABEL=BACKEND)"
+            )
+    return found
 
 
 def _with_model(backend: str, options: dict[str, Any], robot: str) -> dict[str, Any]:

@@ -187,6 +187,9 @@ def _dataset(args: argparse.Namespace) -> int:
         except ValueError:
             print(f"wam dataset: --size {args.size} is not WxH", file=sys.stderr)
             return 2
+        if min(width, height) < 2 or width % 2 or height % 2:
+            print(f"wam dataset: --size {args.size}: videos have even sides", file=sys.stderr)
+            return 2
         size = (width, height)
     options = Options(args.only, args.task.strip(), args.robot, size, limits)
     return _convert(args, options)

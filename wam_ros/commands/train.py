@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         folder = (
             _finetune(args, dataset, settings) if args.base else _small(args, dataset, settings)
         )
-    except (GearError, CheckpointError, FileNotFoundError) as err:
+    except (GearError, CheckpointError, FileNotFoundError, ValueError, FloatingPointError) as err:
         print(f"wam train: {err}")
         return 1
     except KeyboardInterrupt:
@@ -135,7 +135,10 @@ def _finetune(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
     ranks = join()
     try:
         device = ranks.device if ranks else settings.place
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        # Adapters are float32 of their own, and several processes keep float32 shares; whatever
+        # else is trained in bfloat16 loses most steps to rounding.
+        kept = device.type == "cuda" and (args.lora or ranks is not None)
+        dtype = torch.bfloat16 if kept else torch.float32
         loaded = load(args.base, device=str(device), dtype=dtype)
         folder = args.tokenizer or args.base / "tokenizer"
         tokenizer = Tokenizer(folder, loaded.config.dit.text_len)

@@ -14,11 +14,12 @@ from typing import Any
 
 from wam_ros.children import end_with_parent
 from wam_ros.contract import load_contract
+from wam_ros.jsonfile import write_json
 from wam_ros.nodes.bag_observer import BagObserver, Options, verdict_of
 from wam_ros.recording import metadata
 from wam_ros.recording.bag import OPEN
 from wam_ros.rollout import Rollout, Settings
-from wam_ros.rollout.plan import EpisodePlan, plan_episode
+from wam_ros.rollout.plan import BLOCK, EpisodePlan, plan_episode
 from wam_ros.rollout.policies import teacher
 from wam_ros.sim.language import Split
 from wam_ros.sim.variation import Randomisation, Scenes
@@ -172,6 +173,7 @@ def collect(
     CollectError
         ``out`` holds a collection made with other arguments; names them.
     """
+    _check(collection, episodes)
     _agree(collection, out)
     if jobs <= 1:
         worker = Collector(collection, out)
@@ -190,16 +192,35 @@ def collect(
     return sorted(summaries, key=lambda s: s["index"])
 
 
+def _check(collection: Collection, episodes: int) -> None:
+    """Refuse what no episode can be planned from, before the folder says that it was collected."""
+    if collection.seed < 0:
+        raise CollectError(f"--seed {collection.seed}: seeds start at 0")
+    if episodes > BLOCK:
+        raise CollectError(f"--episodes {episodes}: a seed has {BLOCK}; use several")
+    contract = load_contract(collection.robot)
+    for task in collection.tasks:
+        try:
+            plan_episode(contract, collection.split, collection.seed, 0, (task,))
+        except ValueError as err:
+            raise CollectError(str(err)) from err
+
+
 def _agree(collection: Collection, out: Path) -> None:
     file = out / ARGUMENTS
     mine = json.loads(json.dumps(asdict(collection)))
     if file.is_file():
         # What an older version did not know yet it did as the defaults say.
-        theirs = {**asdict(Collection()), **json.loads(file.read_text(encoding="utf-8"))}
+        try:
+            theirs = {**asdict(Collection()), **json.loads(file.read_text(encoding="utf-8"))}
+        except ValueError as err:
+            raise CollectError(
+                f"{file} cannot be read ({err}): remove it if nothing was collected there"
+            ) from err
         differ = [k for k in mine if theirs.get(k) != mine[k]]
         if differ:
             said = ", ".join(f"{k} {theirs.get(k)} there, {mine[k]} now" for k in differ)
             raise CollectError(f"{out} was collected otherwise ({said}); choose another folder")
         return
     out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
+    write_json(file, mine)

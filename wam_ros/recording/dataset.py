@@ -146,6 +146,10 @@ def _common(accepted: Sequence[dict[str, Any]]) -> tuple[Layout, Contract]:
                 f"({accepted[0]['robot']}) have different vectors, cameras or rates; make one data "
                 "set per robot"
             )
+    sizes = {tuple(s["size"]): s["bag"] for s in accepted}
+    if len(sizes) > 1:
+        said = ", ".join(f"{w}x{h} in {bag}" for (w, h), bag in sizes.items())
+        raise DatasetError(f"pictures have different sizes ({said}); give one with --size")
     return layouts[0], contracts[0]
 
 

@@ -194,9 +194,13 @@ def _grid(recording: Recording, commands: list[tuple[ActionSource, Series]]) -> 
     pictures an age of up to one period.
     """
     period = recording.contract.rates.step_period
-    every = [*recording.cameras.values(), *recording.sources.values(), *(s for _, s in commands)]
-    begin = max(s.stamps[0] for s in every)
     observed = [*recording.cameras.values(), *recording.sources.values()]
+    # A joint is commanded from its first source's first message on, whoever takes over later.
+    commanded: dict[str, float] = {}
+    for source, series in commands:
+        for joint in source.joints:
+            commanded[joint] = min(series.stamps[0], commanded.get(joint, np.inf))
+    begin = max([*(s.stamps[0] for s in observed), *commanded.values()])
     end = min(s.stamps[-1] for s in observed)
     if end - begin < period:
         raise RowsError(

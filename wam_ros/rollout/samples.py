@@ -116,10 +116,12 @@ class Samples:
         for _ in range(40):
             window = Window((Observation(t, {}, state),), objects, cadence="async")
             chunk = self._teacher.infer(window)
+            if parts:  # the last row was where the next chunk begins
+                parts[-1] = parts[-1][:-1]
             parts.append(chunk.actions)
             if len(parts) > 1 and np.ptp(chunk.actions, axis=0).max() < 1e-4:
                 break
-            t += chunk.horizon * period
+            t += (chunk.horizon - 1) * period
             state = state.copy()
             state[self._columns] = chunk.actions[-1, places]
         return np.concatenate(parts)

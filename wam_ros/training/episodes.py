@@ -30,6 +30,8 @@ class Episode:
         Instruction of every row, [T].
     stride
         Rows between frames.
+    excluded
+        Rows around which no window may lie: repeated over a gap, or not commanded by who should.
     """
 
     frames: Array
@@ -37,6 +39,7 @@ class Episode:
     action: Array
     text: tuple[str, ...]
     stride: int = 3
+    excluded: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         rows = len(self.state)

@@ -15,7 +15,7 @@ from wam_ros.training.episodes import Episode
 from wam_ros.training.flow import Batch, Condition, FlowLoss, TeacherForcing
 from wam_ros.training.gear import GearDataset, GearError
 from wam_ros.training.lora import add_lora, save_lora
-from wam_ros.training.output import make_room, stages_of
+from wam_ros.training.output import claim, make_room, stages_of
 from wam_ros.training.prepare import make_windows, split_off, with_held_out
 from wam_ros.training.ranks import Ranks
 from wam_ros.training.recipe import Settings
@@ -23,7 +23,7 @@ from wam_ros.training.sharding import gather, shard
 from wam_ros.training.trainer import Plan, Say, Trainer
 from wam_ros.training.windows import Windows
 from wam_ros.wam import prompts
-from wam_ros.wam.checkpoint.experiment import experiment_to_conf
+from wam_ros.wam.checkpoint.experiment import Experiment, experiment_to_conf
 from wam_ros.wam.checkpoint.load import Loaded
 from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, metadata_to_json
 from wam_ros.wam.checkpoint.save import save
@@ -55,7 +55,7 @@ def finetune(
     ------
     GearError
         If the dataset does not fit the checkpoint's sizes, or the batch not the ranks, or ``out``
-        holds weights of another origin.
+        holds weights of another origin or stages of another training.
     """
     config, networks, tag = loaded.config, loaded.networks, dataset.tag
     known = (loaded.metadata or {}).get(tag)
@@ -69,6 +69,8 @@ def finetune(
     if out.resolve() == base.resolve():
         raise GearError(f"--out is the checkpoint to fine-tune, {base}: choose another folder")
     stages = stages_of(out)
+    if ranks is None or ranks.first:
+        claim(stages, dataset.fingerprint(), {"lora": lora, **settings.deciding})
     with nullcontext() if ranks is None else ranks.in_turn():
         if episodes is None:
             size = (config.head.video_height, config.head.video_width)
@@ -107,7 +109,7 @@ def finetune(
         settings.max_steps,
         settings.dit_rate,
         minutes=settings.dit_minutes,
-        bf16=settings.bf16 and ranks is None,
+        bf16=ranks is None and (settings.bf16 or (not lora and next(dit.parameters()).is_cuda)),
     )
     loss, *held = [make(w, seed) for seed, w in enumerate(windows, start=settings.seed)]
     trainer = Trainer(
@@ -125,11 +127,12 @@ def finetune(
         gather(dit, ranks)
         if not ranks.first:
             return out
-    metadata, experiment = {**(loaded.metadata or {}), tag: dataset.metadata}, dataset.experiment()
+    metadata = {**(loaded.metadata or {}), tag: dataset.metadata}
+    experiment = merged(loaded.experiment, dataset.experiment())
     make_room(out)
     if not lora:
         # Trained on GPUs it is float32, twice what the release stores.
-        dtype = torch.bfloat16 if ranks is not None and ranks.device.type == "cuda" else None
+        dtype = torch.bfloat16 if next(dit.parameters()).is_cuda else None
         save(out, config, networks, metadata, experiment, dtype)
         return out
     save_lora(out, config, dit, adapters, base)
@@ -139,6 +142,26 @@ def finetune(
     conf = yaml.safe_dump(experiment_to_conf(experiment), sort_keys=False)
     (out / "experiment_cfg" / "conf.yaml").write_text(conf)
     return out
+
+
+def merged(known: Experiment | None, new: Experiment) -> Experiment:
+    """What a fine-tuned checkpoint says of all its embodiments; ``new`` wins for its own.
+
+    Raises
+    ------
+    GearError
+        The checkpoint takes all actions as absolute, the data set trains some as relative.
+    """
+    if known is None:
+        return new
+    others = {tag: setup for tag, setup in known.embodiments.items() if tag not in new.embodiments}
+    if others and new.relative and not known.relative:
+        raise GearError(
+            f"the checkpoint's other embodiments ({', '.join(others)}) have absolute actions, this "
+            "data set's are relative to the state: one checkpoint cannot hold both"
+        )
+    keys = tuple(dict.fromkeys((*known.relative, *new.relative)))
+    return Experiment({**others, **new.embodiments}, bool(keys), keys, False)
 
 
 def _opening_latents(loaded: Loaded) -> Condition:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class GearDataset:
         Rows per second.
     length
         Rows per episode, by episode number.
+    excluded
+        Rows of an episode that may not be anchors (``meta/step_filter.jsonl``).
     """
 
     folder: Path
@@ -47,6 +50,7 @@ class GearDataset:
     length: Mapping[int, int]
     tasks: Mapping[int, str]
     metadata: EmbodimentMetadata
+    excluded: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path | str) -> GearDataset:
@@ -61,11 +65,32 @@ class GearDataset:
             length = {e["episode_index"]: e["length"] for e in _lines(meta / "episodes.jsonl")}
             tasks = {t["task_index"]: t["task"] for t in _lines(meta / "tasks.jsonl")}
             metadata = _metadata(str(tag), meta, info, modality)
-            return cls(
-                folder, str(tag), float(info["fps"]), info, modality, length, tasks, metadata
-            )
+            filtered = meta / "step_filter.jsonl"
+            excluded = {
+                e["episode_index"]: frozenset(e["step_indices"])
+                for e in (_lines(filtered) if filtered.is_file() else ())
+            }
+            fps = float(info["fps"])
+            found = cls(folder, str(tag), fps, info, modality, length, tasks, metadata, excluded)
         except KeyError as err:
             raise GearError(f"{meta}: entry {err} is missing") from err
+        if not length:
+            raise GearError(f"{meta / 'episodes.jsonl'} lists no episode")
+        return found
+
+    def fingerprint(self) -> str:
+        """Short name of what is in the files; the same for a copy in another folder."""
+        known = hashlib.blake2b(digest_size=8)
+        for name in ("info", "modality", "embodiment", "stats", "relative_stats_dreamzero"):
+            known.update((self.folder / "meta" / f"{name}.json").read_bytes())
+        for name in ("episodes", "tasks", "step_filter"):
+            file = self.folder / "meta" / f"{name}.jsonl"
+            known.update(file.read_bytes() if file.is_file() else b"-")
+        for file in sorted(self.folder.rglob("*.parquet")):
+            known.update(file.read_bytes())
+        for file in sorted(self.folder.rglob("*.mp4")):
+            known.update(f"{file.relative_to(self.folder)} {file.stat().st_size}".encode())
+        return known.hexdigest()
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -147,21 +172,35 @@ class GearDataset:
         path = self._path("data_path", number)
         try:
             table = pq.read_table(path)
-        except OSError as err:
+        except (OSError, ValueError) as err:  # pyarrow's own errors are one or the other
             raise GearError(f"{path} cannot be read: {err}") from err
         if len(table) != self.length[number]:
             raise GearError(
                 f"{path} has {len(table)} rows, episodes.jsonl says {self.length[number]}"
             )
-        language = next(iter(self.modality["annotation"].values()))["original_key"]
-        said = table[language].to_pylist()
-        text = tuple(x if isinstance(x, str) else self.tasks[x] for x in said)
-        return Episode(
-            np.load(frames, mmap_mode="r"),
-            self._vector(table, "state"),
-            self._vector(table, "action"),
-            text,
-            stride,
+        language = self._language()
+        try:
+            said = table[language].to_pylist()
+            text = tuple(x if isinstance(x, str) else self.tasks[x] for x in said)
+            state, action = (self._vector(table, kind) for kind in ("state", "action"))
+        except KeyError as err:
+            raise GearError(
+                f"{path}: {err} is missing, as a column or as an entry of tasks.jsonl"
+            ) from err
+        for kind, values in (("state", state), ("action", action)):
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if len(bad):
+                raise GearError(f"{path}: {kind} of row {bad[0]} is not a number")
+        pictures = np.load(frames, mmap_mode="r")
+        excluded = self.excluded.get(number, frozenset())
+        return Episode(pictures, state, action, text, stride, excluded)
+
+    def _language(self) -> str:
+        for entry in self.modality.get("annotation", {}).values():
+            if "original_key" in entry:
+                return str(entry["original_key"])
+        raise GearError(
+            f"{self.folder}/meta/modality.json: no annotation names the column with the instruction"
         )
 
     def _vector(self, table: Any, kind: str) -> Array:
@@ -189,7 +228,10 @@ class GearDataset:
         for short in self.cameras:
             key = self.modality["video"][short].get("original_key") or f"observation.images.{short}"
             path = self._path("video_path", number, video_key=key)
-            times, frames = read_frames(path, stride)
+            try:
+                times, frames = read_frames(path, stride)
+            except ValueError as err:  # PyAV's errors about broken files
+                raise GearError(f"{path} cannot be read: {err}") from err
             if len(times) < self.length[number]:
                 raise GearError(f"{path} has {len(times)} frames for {self.length[number]} rows")
             wanted = -(-self.length[number] // stride)
@@ -219,7 +261,13 @@ def _metadata(
             else:
                 column = stats[entry.get("original_key") or default]
                 values = {n: v[start:end] for n, v in column.items()}
-            found[kind][key] = Statistics.from_json(values, f"{meta}: {kind} '{key}'")
+            where = f"{meta}: {kind} '{key}'"
+            try:
+                found[kind][key] = Statistics.from_json(values, where)
+            except ValueError as err:
+                raise GearError(str(err)) from err
+            if not all(np.isfinite(v).all() for v in values.values()):
+                raise GearError(f"{where}: a statistic is not a number")
             shapes[kind][key] = VectorInfo(
                 bool(entry.get("absolute", True)), entry.get("rotation_type"), (end - start,), True
             )

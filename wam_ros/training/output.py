@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from wam_ros.jsonfile import write_json
 from wam_ros.training.gear import GearError
 
 _WEIGHTS = "model*.safetensors*"
+_MADE_FROM = "made_from.json"
+"""In ``stages``: to go on with other data or settings would mix the two, and tell neither."""
 
 
 def stages_of(out: Path) -> Path:
@@ -22,6 +28,35 @@ def stages_of(out: Path) -> Path:
     if any(out.glob(_WEIGHTS)) and not stages.is_dir():
         raise GearError(f"{out} holds weights that were not trained here: choose another --out")
     return stages
+
+
+def claim(stages: Path, dataset: str, settings: Mapping[str, Any]) -> None:
+    """Note what a training is made from; see `_MADE_FROM`.
+
+    Parameters
+    ----------
+    stages
+        Folder of its stages.
+    dataset
+        Fingerprint of the data set.
+    settings
+        What decides the outcome; how long it may take does not belong there.
+
+    Raises
+    ------
+    GearError
+        The stages there were made from other data or with other settings; names them.
+    """
+    mine = json.loads(json.dumps({"dataset": dataset, **settings}))
+    file = stages / _MADE_FROM
+    if file.is_file():
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+        differ = [k for k in mine if k in theirs and theirs[k] != mine[k]]
+        if differ:
+            said = ", ".join(f"{k} {theirs[k]} there, {mine[k]} now" for k in differ)
+            raise GearError(f"{stages} was begun with another {said}: choose another --out")
+    stages.mkdir(parents=True, exist_ok=True)
+    write_json(file, mine)
 
 
 def make_room(out: Path) -> None:

@@ -12,11 +12,11 @@ import json
 import multiprocessing as mp
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,11 +30,11 @@ from wam_ros.training.flow import Batch, FlowLoss
 from wam_ros.training.gear import GearDataset
 from wam_ros.training.grounding import HindsightLoss, Readout
 from wam_ros.training.latents import encode_all
-from wam_ros.training.output import make_room, stages_of
+from wam_ros.training.output import claim, make_room, stages_of
 from wam_ros.training.pointing import Pointing
 from wam_ros.training.prepare import make_windows, split_off, with_held_out
 from wam_ros.training.start import pass_noise
-from wam_ros.training.trainer import Plan, Say, Trainer
+from wam_ros.training.trainer import Plan, Say, Trainer, digest
 from wam_ros.training.vocabulary import write_tokenizer
 from wam_ros.training.windows import Choice
 from wam_ros.wam import prompts
@@ -47,6 +47,9 @@ from wam_ros.wam.text import Tokenizer
 from wam_ros.wam.vae import FRAMES_PER_LATENT
 
 _ASIDE = "video.json"
+
+
+_Loss = TypeVar("_Loss")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,12 @@ class Settings:
     device: str = "auto"
 
     @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides what is learnt, apart from how long."""
+        free = ("vae_minutes", "encoder_minutes", "dit_minutes", "max_steps", "jobs", "device")
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
+
+    @property
     def place(self) -> torch.device:
         """The device that ``device`` stands for."""
         found = "cuda" if torch.cuda.is_available() else "cpu"
@@ -127,6 +136,7 @@ class SmallRecipe:
     def run(self) -> Path:
         """Train what is missing and write the checkpoint; returns its folder."""
         started = time.monotonic()
+        claim(self.stages, self.dataset.fingerprint(), self.settings.deciding)
         episodes = self._load()
         self.seconds["load"] = round(time.monotonic() - started, 1)
         if self.settings.jobs > 1:
@@ -274,8 +284,10 @@ class SmallRecipe:
                 places=[pointing.places(e) for e in episodes] if pointing else None,
             )
 
-        losses = [make(part) for part in (train, held) if part]
+        losses = [make(train)]
         losses[0].calibrate()
+        measured = self._measurable("encoders", lambda: make(held)) if held else None
+        losses += [measured] if measured else []
         for name, share in (("words", s.words_share), ("places", 1 - s.words_share)):
             if share <= 0:
                 continue
@@ -283,7 +295,7 @@ class SmallRecipe:
             trainer = Trainer(
                 name,
                 [*read, networks.image, readout],
-                with_held_out(losses[0], losses[1] if held else None),
+                with_held_out(losses[0], measured),
                 self._plan(
                     share * s.encoder_minutes,
                     s.encoder_rate,
@@ -292,6 +304,7 @@ class SmallRecipe:
                 ),
                 self.stages,
                 self._say,
+                upstream="" if read else digest(networks.text),
             )
             self._finish(trainer)
             networks.text.requires_grad_(False)
@@ -349,12 +362,24 @@ class SmallRecipe:
         trainer = Trainer(
             "dit",
             [dit],
-            with_held_out(make(train, s.seed), make(held, s.seed + 1) if held else None),
+            with_held_out(
+                make(train, s.seed),
+                self._measurable("dit", lambda: make(held, s.seed + 1)) if held else None,
+            ),
             self._plan(s.dit_minutes, s.dit_rate, bf16=s.bf16 and on_gpu),
             self.stages,
             self._say,
+            upstream=digest(networks.vae, networks.text, networks.image),
         )
         self._finish(trainer)
+
+    def _measurable(self, stage: str, make: Callable[[], _Loss]) -> _Loss | None:
+        """A loss over the held-out part, or None where that cannot be had."""
+        try:
+            return make()
+        except ValueError as err:
+            self._say(f"{stage}: nothing held out to measure on ({err})")
+            return None
 
     def _finish(self, trainer: Trainer) -> None:
         trainer.run()

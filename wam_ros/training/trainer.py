@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -71,6 +72,9 @@ class Trainer:
         draw from generators seeded by the step, so that a resumed run sees what it would have seen.
     ranks
         The processes that train together, or None; the first one logs, each saves its own share.
+    upstream
+        `digest` of the weights that this stage builds on. A saved state that was built on others is
+        not gone on with.
     """
 
     def __init__(
@@ -82,8 +86,9 @@ class Trainer:
         folder: Path,
         say: Say = print,
         ranks: Ranks | None = None,
+        upstream: str = "",
     ) -> None:
-        self._ranks = ranks
+        self._ranks, self._upstream = ranks, upstream
         self.name, self.plan, self.folder, self._say = name, plan, folder, say
         self._modules = list(modules)
         self._loss = loss
@@ -113,7 +118,7 @@ class Trainer:
         Raises
         ------
         FloatingPointError
-            If the loss is not finite; the last saved state stays.
+            If loss or gradient are not finite; the last saved state stays.
         """
         self._resume()
         sums: dict[str, float] = {}
@@ -128,10 +133,12 @@ class Trainer:
             told = {k: self._mean(float(v.detach())) for k, v in losses.items()}
             value = told["loss"]
             if not math.isfinite(value):
-                raise FloatingPointError(f"{self.name}: loss {value} at step {self.step}")
+                raise self._lost("loss", value)
             self._optimizer.zero_grad(set_to_none=True)
             losses["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
+            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.plan.clip))
+            if not math.isfinite(norm):
+                raise self._lost("gradient", norm)
             self._optimizer.step()
             self._follow()
             self.step += 1
@@ -145,6 +152,12 @@ class Trainer:
             if self.step % self.plan.save_every == 0:
                 self.save()
         self.save()
+
+    def _lost(self, what: str, value: float) -> FloatingPointError:
+        return FloatingPointError(
+            f"{self.name}: {what} {value} at step {self.step}; a lower --rate may help, the same "
+            f"command goes on from the last saved state in {self.folder}"
+        )
 
     def use_average(self) -> None:
         """Put the averaged weights into the modules."""
@@ -209,6 +222,7 @@ class Trainer:
         state: dict[str, Any] = {
             "step": self.step,
             "seconds": self.seconds,
+            "upstream": self._upstream,
             "parameters": [local(p.detach()) for p in self.parameters],
             "average": [local(a) for a in self.average],
             "optimizer": {**optimizer, "state": _each(optimizer["state"], lambda x, _: local(x))},
@@ -227,6 +241,11 @@ class Trainer:
                 )
             return
         state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        before = state.get("upstream", "")
+        if before and self._upstream and before != self._upstream:
+            self._say(f"{self.name}: what it builds on was trained on since; it begins anew")
+            (self.folder / f"{self.name}.jsonl").unlink(missing_ok=True)
+            return
         shapes = [tuple(p.shape) for p in state["parameters"]]
         if shapes != [tuple(local(p).shape) for p in self.parameters]:
             raise ValueError(
@@ -249,6 +268,15 @@ class Trainer:
     def _in_order(self) -> list[Tensor]:
         """Parameters as the optimizer numbers them."""
         return [p for group in self._optimizer.param_groups for p in group["params"]]
+
+
+def digest(*modules: nn.Module) -> str:
+    """Short name of the modules' weights."""
+    known = hashlib.blake2b(digest_size=8)
+    for module in modules:
+        for value in module.state_dict().values():
+            known.update(value.detach().float().cpu().numpy().tobytes())
+    return known.hexdigest()
 
 
 def _each(

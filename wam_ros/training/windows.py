@@ -138,7 +138,10 @@ class Windows:
                     if close[last]:
                         self.near.setdefault(blocks, []).append(place)
         if not self.places:
-            raise ValueError(f"no episode is as long as a block of {horizon} rows")
+            raise ValueError(
+                f"no window of {horizon} rows can be drawn: episodes are shorter, change their "
+                "instruction too soon, or all their rows are excluded"
+            )
 
     def _around(self, e: Episode, episode: int, group: int, most: int) -> dict[int, Place]:
         """Windows around the row of ``group`` by their number of blocks."""
@@ -146,13 +149,15 @@ class Windows:
         out = {}
         for blocks in range(1, most + 1):
             found = anchors(e.text, row, self._horizon, blocks)
+            if any(start in e.excluded for start in (row, *found)):
+                continue
             if len(found) == blocks and (not self._choice.whole or self._one_text(e, found)):
                 before = (row - found[0]) // self._horizon
                 out[blocks] = Place(episode, group - self._k * before, blocks)
         return out
 
     def _one_text(self, e: Episode, found: Sequence[int]) -> bool:
-        return all(e.text[s + self._horizon - 1] == e.text[s] for s in found)
+        return all(len(set(e.text[s : s + self._horizon])) == 1 for s in found)
 
     @staticmethod
     def _row(e: Episode, z: Latents, g: int) -> int:
