@@ -129,7 +129,7 @@ def test_other_data_or_settings_do_not_go_on_with_a_run(
     line = ["train", str(dataset.folder), "--out", str(checkpoint), *QUICK]
     assert main([*line, "--action-only", "--seed", "5"]) == 1
     said = capsys.readouterr().out
-    assert "seed 0 there, 5 now" in said and "video_weight 0.1 there, 0.0 now" in said
+    assert "seed 0 there, 5 now" in said and "video_weight 0.02 there, 0.0 now" in said
     other = write_dataset(tmp_path / "other", seed=9)
     assert main(["train", str(other), "--out", str(checkpoint), *QUICK]) == 1
     assert "begun with another dataset" in capsys.readouterr().out

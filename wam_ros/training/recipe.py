@@ -89,7 +89,7 @@ class Settings:
     dit_rate: float = 1.5e-3
     batch: int = 32
     schedule: str = "shared"
-    video_weight: float = 0.1
+    video_weight: float = 0.02
     near_share: float = 0.3
     single_share: float = 0.65
     sampling: tuple[int, ...] = (1, 2, 4)
