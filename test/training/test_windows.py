@@ -189,5 +189,5 @@ def test_windows_near_the_end_of_an_instruction_are_drawn_more_often() -> None:
 
 
 def test_too_short_episodes_are_refused() -> None:
-    with pytest.raises(ValueError, match="as long as a block of 24 rows"):
+    with pytest.raises(ValueError, match="no window of 24 rows"):
         _windows(20, 0, ("a",) * 20)
