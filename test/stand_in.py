@@ -159,7 +159,14 @@ class Robot:
             assert p[:, i].min() >= limit.lower and p[:, i].max() <= limit.upper
             # Between two commands the reference moved by ticks; a wake-up may be late by one.
             ticks = np.maximum(np.round(np.diff(t) / 0.002), 5) + 2
-            assert np.all(np.abs(np.diff(p[:, i])) <= limit.velocity * 0.002 * ticks + 1e-6)
+            beyond = np.abs(np.diff(p[:, i])) > limit.velocity * 0.002 * ticks + 1e-6
+            if beyond.any():
+                k = int(np.argmax(beyond))
+                near = slice(max(0, k - 4), k + 6)
+                pytest.fail(
+                    f"joint {i} went {p[k + 1, i] - p[k, i]:.4f} in {t[k + 1] - t[k]:.4f} s "
+                    f"(command {k} of {len(t)}): {p[near, i]} at {t[near] - t[k]}"
+                )
 
     def close(self) -> None:
         self.context_executor.shutdown()

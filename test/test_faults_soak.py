@@ -88,7 +88,7 @@ def test_soak_random_faults(bench) -> None:
             rearm()
         try:
             robot.assert_inside()
-        except AssertionError:
+        except (AssertionError, pytest.fail.Exception):
             print(f"after {fault}: {robot.modes[-8:]}, {robot.state.reason}, {done}")
             raise
         robot.commands = robot.commands[-2:]
