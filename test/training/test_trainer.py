@@ -119,8 +119,8 @@ def test_a_stage_begins_anew_when_what_it_builds_on_has_changed(tmp_path: Path) 
             steps.append(step)
             return {"loss": model(torch.ones(1, 4)).square().mean()}
 
-        say = lambda _: None  # noqa: E731
-        Trainer("toy", [model], loss, PLAN, tmp_path, say, upstream=digest(below)).run()
+        trainer = Trainer("toy", [model], loss, PLAN, tmp_path, upstream=digest(below))
+        trainer.run()
         return steps
 
     assert train() == list(range(30))
