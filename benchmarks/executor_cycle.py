@@ -39,7 +39,7 @@ def main() -> None:
     contract = load_contract("agibot_g1")
     core = Executor(contract)
     home = {n: contract.joints[n].home for n in core.names}
-    core.set_measured(home, 0.0)
+    core.set_measured(home, 0.0, resting=True)
     if reason := core.arm(0.0):
         raise RuntimeError(reason)
     base = np.array([contract.joints[n].home for n in contract.action_names])

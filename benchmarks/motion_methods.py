@@ -64,8 +64,9 @@ def ours(contract: Contract, stream: Stream, times: FloatArray, smoothing: float
     """wam_ros's executor; the parameter is the path's smoothing time constant (s)."""
     core = Executor(contract, Settings(smoothing=smoothing))
     home = _home(contract)
-    core.set_measured(dict(zip(core.names, map(float, home), strict=True)), float(times[0]))
-    problem = core.arm(float(times[0]))
+    begin = float(times[0])
+    core.set_measured(dict(zip(core.names, map(float, home), strict=True)), begin, resting=True)
+    problem = core.arm(begin)
     assert not problem, problem
     return execute(core, stream.arrivals, map(float, times)).commands
 

@@ -74,7 +74,7 @@ def armed(
 ) -> Executor:
     core = Executor(contract, given)
     measured = home(contract) if start is None else start
-    core.set_measured(dict(zip(core.names, map(float, measured))), now)
+    core.set_measured(dict(zip(core.names, map(float, measured))), now, resting=True)
     assert core.arm(now) == ""
     return core
 

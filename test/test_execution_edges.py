@@ -232,7 +232,7 @@ def test_a_base_is_not_told_more_than_its_speed_limit() -> None:
     assert isinstance(name, str)
     core = Executor(contract)
     most = min(contract.joints[name].limits.velocity, contract.joints[name].limits.upper)
-    core.set_measured({n: contract.joints[n].home for n in core.names}, 0.0)
+    core.set_measured({n: contract.joints[n].home for n in core.names}, 0.0, resting=True)
     assert core.arm(0.0) == ""
     rows = np.array([contract.joints[n].home for n in contract.action_names])[None].repeat(48, 0)
     rows[:, [k == "velocity" for k in contract.action_kinds]] = 9.0

@@ -106,10 +106,13 @@ def test_arming_waits_for_steady_readings_and_refuses_absurd_ones() -> None:
     core.tick(0.1)
     core.set_measured(dict(zip(core.names, HOME)), 0.2)  # and back: a jump again
     assert "must be steady" in core.arm(0.3)
-    core.set_measured(dict(zip(core.names, HOME)), 0.75)
+    for now in (0.55, 0.75):
+        core.set_measured(dict(zip(core.names, HOME)), now)
     assert core.arm(0.75) == ""
     absurd = Executor(G1)
-    absurd.set_measured(dict(zip(core.names, HOME)) | {"left_arm_joint2": UPPER[1] + 1.0}, 0.0)
+    absurd.set_measured(
+        dict(zip(core.names, HOME)) | {"left_arm_joint2": UPPER[1] + 1.0}, 0.0, True
+    )
     assert "far outside" in absurd.arm(0.0)
 
 

@@ -86,6 +86,41 @@ def test_nobody_arms_an_arm_that_moves() -> None:
     assert core.arm(0.75) == ""
 
 
+@pytest.mark.parametrize("speed, fit", [(0.0, True), (0.1, False)])
+def test_an_arm_that_creeps_is_not_armed_and_one_that_only_trembles_is(speed, fit) -> None:
+    rng, core = np.random.default_rng(2), Executor(G1)
+    for t in np.arange(0.0, 0.4, 0.01):
+        seen = HOME + rng.normal(0.0, 1e-3, N) + speed * t * np.eye(N)[3]
+        core.set_measured(dict(zip(core.names, map(float, seen), strict=True)), float(t))
+    assert (core.arm(0.39) == "") == fit
+
+
+def test_readings_that_have_only_begun_or_begun_again_prove_no_rest() -> None:
+    core = Executor(G1)
+    core.set_measured(dict(zip(core.names, map(float, HOME), strict=True)), 0.0)
+    still(core, 0.02, 0.1)
+    assert "have not shown the arm at rest" in core.arm(0.1)
+    still(core, 0.1, 0.25)
+    assert core.arm(0.25) == ""
+    core.disarm("by request")
+    still(core, 0.25, 0.5)
+    still(core, 1.0, 1.1)  # silent for half a second: who knows what it did
+    assert "have not shown the arm at rest" in core.arm(1.1)
+    still(core, 1.1, 1.3)
+    assert core.arm(1.3) == ""
+
+
+def test_a_driver_that_is_behind_its_commands_is_waited_for() -> None:
+    """It shows the same for as long as it has commands to work through, then moves on."""
+    core = moving()
+    then = core.reference
+    core.disarm("by request")
+    now = core._last_tick
+    for t in now + np.arange(0.0, 0.19, 0.01):
+        core.set_measured(dict(zip(core.names, map(float, then), strict=True)), float(t))
+        assert "have not shown" in core.arm(float(t))
+
+
 def test_a_held_arm_stays_held_whatever_chunks_come() -> None:
     core = moving()
     core.pause("hold service called")

@@ -23,7 +23,7 @@ def moving(contract: Contract, until: float = 0.3, size: float = 0.2) -> Executo
     """An executor in the middle of a motion of its first joint."""
     core = Executor(contract)
     home = {n: contract.joints[n].home for n in core.names}
-    core.set_measured(home, 0.0)
+    core.set_measured(home, 0.0, resting=True)
     assert core.arm(0.0) == ""
     rows = np.array([contract.joints[n].home for n in contract.action_names])[None].repeat(48, 0)
     wave = 1 - np.cos(3 * np.arange(48) / 30)

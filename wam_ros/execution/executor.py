@@ -89,9 +89,15 @@ class Executor:
 
     # ---- inputs ------------------------------------------------------------------------------
 
-    def set_measured(self, values: dict[str, float], now: float) -> None:
-        """Take joint positions by name; unknown names are ignored, NaN counts as not seen."""
+    def set_measured(self, values: dict[str, float], now: float, resting: bool = False) -> None:
+        """Take joint positions by name; unknown names are ignored, NaN counts as not seen.
+
+        ``resting`` tells what a simulation that has not begun knows: the arm stands still. Without
+        it, `arm` wants to have seen that.
+        """
         self._readings.take(values, now)
+        if resting:
+            self._readings.resting(now)
 
     def submit(self, chunk: ActionChunk, now: float) -> str:
         """Take a new chunk; returns an empty string, or why it was refused.
@@ -177,7 +183,7 @@ class Executor:
         if self.mode is not Mode.DISARMED:
             self.resume()
             return ""
-        unfit = self._readings.unfit(now)
+        unfit = self._readings.unfit(now, since=self._last_tick)
         if unfit:
             return unfit
         self._limiter.reset(self.measured)
@@ -327,6 +333,10 @@ class Executor:
         self.counters.following_error = error
         self._motion.pace.headroom = min(max((_STRAINED - share) / (_STRAINED - _EASY), 0.0), 1.0)
         if reason and self._release is None and self.mode is not Mode.ESTOPPED:
+            lost = self._gate.unexplained(reference, self.measured, self.settings.stale_after)
+            if lost:
+                self.disarm(lost)
+                return
             # Give way first: an arm pressed against something must not spring when it is freed.
             self._forget()
             self._release = Release(self._limiter, self._readings.copy(), self._period)

@@ -18,7 +18,7 @@ from wam_ros.execution.clearance import Space
 _SLACK = 1e-6  # rad or m, for rounding in the limiter's arithmetic
 _SPACE_RATE = 50.0  # Hz
 _DIFFERENCES = ("velocity", "acceleration", "jerk")
-_STILL = 0.2
+_STILL = 0.05
 """Share of the following error by which readings of an arm at rest may change in a moment."""
 
 
@@ -49,6 +49,8 @@ class Gate:
         self._upper = np.array([x.upper for x in limits])
         self._error = np.array([x.following_error for x in limits])
         self._speed = np.array([x.velocity for x in limits])
+        # What a gentle stop from full speed takes, at half the acceleration.
+        self._braking = self._speed**2 / np.array([x.acceleration for x in limits])
         # Largest first, second and third difference of commands; 0.1 % and rounding are let pass.
         self._most = np.stack(
             [
@@ -132,6 +134,21 @@ class Gate:
                 f"{self._names[i]} is {error[i]:.3f} away from its reference, "
                 f"more than {self._error[i]:.3f}: is something in its way?"
             ),
+        )
+
+    def unexplained(self, reference: FloatArray, measured: FloatArray, unseen: float) -> str:
+        """Whether an arm is further away than one that was stopped while nobody looked.
+
+        Its reference went on for ``unseen`` seconds at most, then braked. Beyond that somebody
+        else moved it, or the reading is wrong, and going there would be a motion nobody asked for.
+        """
+        beyond = np.abs(reference - measured) - self._error - self._speed * unseen - self._braking
+        i = int(np.argmax(beyond))
+        if beyond[i] <= 0.0:
+            return ""
+        return (
+            f"{self._names[i]} reads {measured[i]:.3f}, {abs(reference[i] - measured[i]):.3f} from "
+            "where it was sent: was it moved, or is its encoder wrong?"
         )
 
     def far_outside(self, measured: FloatArray) -> str:

@@ -36,8 +36,10 @@ class Channel:
     every: int
     stride: FloatArray
     velocity: bool = False
-    _behind: FloatArray | None = None
-    """The last value sent, while it was held back from the command."""
+    _last: FloatArray | None = None
+    """The last value sent, in contract units."""
+    _held: bool = False
+    """Whether it was held back from the command."""
     _asked: int | None = None
 
     def due(self, tick: int) -> bool:
@@ -49,16 +51,21 @@ class Channel:
         """Values in the driver's unit.
 
         Where the driver bounds the distance from the measured position, the value is held back
-        to just inside that bound: a robot that lags is waited for. When it has come nearer, the
-        value catches up no faster than the joints' speed limits.
+        to just inside that bound: a robot that lags is waited for. Away from the command and back
+        to it the value goes no faster than the joints' speed limits; readings that run away
+        faster are out of bounds until it is there, which the driver must judge.
         """
         wanted = value = command[self.columns]
         if self.output.max_step is None:
             return np.asarray(self.output.scale * value + self.output.offset)
-        if self._behind is not None:
-            value = np.clip(value, self._behind - self.stride, self._behind + self.stride)
-        value = self._near(value, measured)
-        self._behind = value if np.abs(value - wanted).max() > 1e-9 else None
+        near = self._near(wanted, measured)
+        held = bool(np.abs(near - wanted).max() > 1e-9)
+        if self._last is None:
+            value = near
+        elif held or self._held:
+            value = np.clip(near, self._last - self.stride, self._last + self.stride)
+            held = bool(np.abs(value - wanted).max() > 1e-9)
+        self._last, self._held = value, held
         return np.asarray(self.output.scale * value + self.output.offset)
 
     def message(self, core: Executor, command: FloatArray) -> FloatArray:
@@ -74,7 +81,7 @@ class Channel:
 
     def forget(self) -> None:
         """Nothing is being sent: the next value follows none."""
-        self._behind = None
+        self._last, self._held = None, False
 
     def window(self, core: Executor) -> list[Point]:
         """The next ``output.window`` seconds, for joint_trajectory_controller.

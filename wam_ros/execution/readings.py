@@ -11,8 +11,8 @@ from wam_ros.contract.data import FloatArray
 from wam_ros.execution.gate import Gate
 
 _STEADY = 0.5  # s without a jump in the readings before arming
-_STILL = 0.2
-"""Seconds over which the arm may not have moved when it is armed."""
+_REST = 0.2
+"""Seconds over which the readings must show the arm at rest before it is armed."""
 
 
 class Readings:
@@ -34,6 +34,7 @@ class Readings:
         self._gate = gate
         self._stale_after = stale_after
         self._leap, self._leap_at, self._told = "", -np.inf, True
+        # What was known of all joints when the one read longest ago was read.
         self._past: deque[tuple[float, FloatArray]] = deque()
 
     def take(self, values: dict[str, float], now: float) -> None:
@@ -46,11 +47,18 @@ class Readings:
                     self._leap, self._leap_at, self._told = leap, now, False
                 self.values[i] = value
                 self._at[i] = now
-        self._oldest = float(self._at.min(initial=np.inf))
-        if not self._past or now - self._past[-1][0] >= 0.1 * _STILL:
-            self._past.append((now, self.values.copy()))
-            while now - self._past[0][0] > _STILL:
-                self._past.popleft()
+        before, self._oldest = self._oldest, float(self._at.min(initial=np.inf))
+        if self._oldest - before > self._stale_after:  # what happened in between, nobody saw
+            self._past.clear()
+        past = self._past
+        if np.isfinite(self._oldest) and (not past or self._oldest - past[-1][0] >= 0.1 * _REST):
+            past.append((self._oldest, self.values.copy()))
+            while len(past) > 1 and self._oldest - past[1][0] >= _REST:
+                past.popleft()
+
+    def resting(self, now: float) -> None:
+        """Believe that the arm has been at rest for long where it was just read."""
+        self._past.appendleft((now - _REST, self.values.copy()))
 
     def stale(self, now: float) -> bool:
         """Whether any joint has not been heard of for too long."""
@@ -67,8 +75,12 @@ class Readings:
         self._told = True
         return self._leap
 
-    def unfit(self, now: float) -> str:
-        """Why nobody may arm on these readings, or an empty string."""
+    def unfit(self, now: float, since: float = -np.inf) -> str:
+        """Why nobody may arm on these readings, or an empty string.
+
+        An arm that heard its last command at ``since`` may be behind it: it is believed to rest
+        where readings from then on have shown it at rest.
+        """
         missing = [n for n, v in zip(self.names, self.values, strict=True) if not np.isfinite(v)]
         if missing:
             return f"no joint state yet for {', '.join(missing)}"
@@ -76,11 +88,13 @@ class Readings:
             return "joint states are stale; is the driver running?"
         if now - self._leap_at < _STEADY:
             return f"{self._leap}; readings must be steady for {_STEADY} s"
-        for then, values in self._past:
-            if now - then <= _STILL:
-                moving = self._gate.moved(self.values - values)
-                if moving:
-                    return moving
+        seen = [(then, values) for then, values in self._past if then >= since]
+        for _, values in seen:
+            moving = self._gate.moved(self.values - values)
+            if moving:
+                return moving
+        if not seen or self._oldest - seen[0][0] < _REST - 1e-6:
+            return f"joint states have not shown the arm at rest for {_REST} s yet: wait a moment"
         return self._gate.far_outside(self.values)
 
     def clock_jumped(self) -> None:

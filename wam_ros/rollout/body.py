@@ -50,12 +50,15 @@ class Body:
         """Seconds per control period."""
         return self._steps * TIMESTEP
 
-    def read(self, now: float, hook: JointHook | None = None) -> None:
-        """Read every joint source into the executor; ``hook`` gets the driver's raw values."""
+    def read(self, now: float, hook: JointHook | None = None, resting: bool = False) -> None:
+        """Read every joint source into the executor; ``hook`` gets the driver's raw values.
+
+        ``resting``: the robot has not moved before now.
+        """
         positions = self.plant.positions()
         for source in self.contract.sources:
             raw = [(positions[j] - source.offset) / source.scale for j in source.joints]
-            self.core.set_measured(self.values(source, raw), now)
+            self.core.set_measured(self.values(source, raw), now, resting)
             if hook is not None:
                 hook(now, source, raw)
 

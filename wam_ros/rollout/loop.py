@@ -197,7 +197,7 @@ class _Run:
         ticks = _Timer(rollout.contract.rates.step_period)
         looks = _Timer(_LOOK)
         origin = rollout.plant.time
-        body.read(origin)
+        body.read(origin, resting=True)
         refused = body.core.arm(origin)
         if refused:
             raise RuntimeError(f"{rollout.contract.robot} cannot be armed: {refused}")
