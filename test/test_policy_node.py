@@ -243,6 +243,26 @@ def test_a_backend_without_imagination_publishes_neither(host: Any) -> None:
     assert not h.of("_video_out") and not h.of("_surprise_out")
 
 
+def test_what_was_not_understood_does_not_silence_what_was_said_meanwhile(host: Any) -> None:
+    class Puzzled(Imagining):
+        def reset(self, instruction: str) -> None:
+            super().reset(instruction)
+            if instruction == "gibberish":
+                self.inside.set()
+                assert self.gate.wait(60)
+                raise ValueError("nobody understands 'gibberish'")
+
+    backend = Puzzled()
+    h = host(backend)
+    h.word.data = "gibberish"
+    h.until(backend.inside.is_set)
+    h.word.data = "stay"
+    h.until(lambda: h.node._turn.instruction == "stay")
+    backend.gate.set()
+    h.until(lambda: len(h.of("_chunk_out")) >= 2)
+    assert not [s.reason for _, s in h.states if "nobody understands" in s.reason]
+
+
 def test_out_of_memory_starts_over_and_a_lost_device_ends_the_process(host: Any) -> None:
     """Only a new process gets a GPU context back; the supervisor starts one."""
 

@@ -93,6 +93,8 @@ class PolicyNode(AutostartNode):
         self._worker: threading.Thread | None = None
         self._calling = False
         self._lock = threading.Lock()
+        # While it is held, the instruction in force does not change.
+        self._saying = threading.Lock()
         self._interfaces()
         self._afterwork = Afterwork(
             lambda late, value: self._surprise_out.publish(Float32(data=value)),
@@ -185,8 +187,9 @@ class PolicyNode(AutostartNode):
 
     def _take(self, text: str) -> None:
         """Put an instruction in force; an empty one means hold."""
-        self._turn.say(text)
-        self._understood, self._failing = bool(text), False
+        with self._saying:
+            self._turn.say(text)
+            self._understood, self._failing = bool(text), False
         self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
         if self._phase == RUNNING:
             self._set(READY, "")
@@ -279,8 +282,10 @@ class PolicyNode(AutostartNode):
             thought = getattr(backend, "imagine", lambda: None)()
         except ValueError as err:  # an instruction nobody understands is the speaker's mistake
             self.get_logger().warning(str(err))
-            self._set(READY, str(err))
-            self._understood = False  # after the reason, which whoever runs it is told
+            with self._saying:
+                if self._turn.answers(call):
+                    self._set(READY, str(err))
+                    self._understood = False  # after the reason, which whoever runs it is told
             return
         except PolicyError as err:
             self._turn.fresh = self._failing = True
@@ -294,10 +299,11 @@ class PolicyNode(AutostartNode):
                 self._lost_at = time.monotonic()
             return
         end = self._now()
-        if not self._turn.answers(call):
-            return  # the instruction changed meanwhile: this chunk answers the old one
-        self._turn.latency.add(end - begin, warm_up=call.fresh)
-        late = self._publish_chunk(self._turn.stamp(chunk, call, begin, end))
+        with self._saying:
+            if not self._turn.answers(call):
+                return  # the instruction changed meanwhile: this chunk answers the old one
+            self._turn.latency.add(end - begin, warm_up=call.fresh)
+            late = self._publish_chunk(self._turn.stamp(chunk, call, begin, end))
         if thought is not None:
             thought = replace(thought, frames=((t, _jpeg(rgb)) for t, rgb in thought.frames))
             due = self._turn.scheduler.next_call(self._turn.expected)
