@@ -83,7 +83,7 @@ def test_a_joint_outside_never_turns_outward_whatever_it_is_told(seed: int, limi
         command = core.tick(now)
         assert command is not None, core.reason
         sent.append(command[0])
-    outside = np.array(sent[:-1]) > limits.upper
+    outside = np.array(sent[:-1]) > limits.upper + 1e-6  # on the edge itself it is inside
     assert np.diff(sent)[outside].max(initial=0.0) < 1e-8
 
 

@@ -110,6 +110,50 @@ def test_readings_that_have_only_begun_or_begun_again_prove_no_rest() -> None:
     assert core.arm(1.3) == ""
 
 
+def test_no_source_hides_behind_another() -> None:
+    """Two slow drivers that take turns; one arm moves, and is read now and then."""
+    for period in (0.1, 0.2, 0.29):
+        core, t = Executor(G1), 0.0
+        for _ in range(20):
+            t += 0.05 * period
+            core.set_measured({n: float(x) for n, x in zip(core.names[1:], HOME[1:])}, t)
+            assert core.arm(t) != ""
+            t += 0.95 * period
+            core.set_measured({core.names[0]: HOME[0] + t}, t)
+            assert core.arm(t) != ""
+
+
+@pytest.mark.parametrize("by", [100.0, -30.0])
+def test_after_a_clock_jump_every_joint_must_be_heard_and_at_rest_on_the_new_clock(by) -> None:
+    seen = {n: float(x) for n, x in zip(Executor(G1).names, HOME)}
+    first = next(iter(seen))
+    others = {n: x for n, x in seen.items() if n != first}
+    core = Executor(G1)
+    core.set_measured(seen, 0.0)
+    for t in np.arange(0.02, 60.0, 0.02):
+        core.set_measured(others, float(t))  # the first joint's driver has died
+    assert "stale" in core.arm(60.0)
+    core.clock_jumped("ROS time jumped")
+    for t in 60.0 + by + np.arange(0.0, 0.28, 0.02):
+        core.set_measured(others, float(t))
+        assert f"clock jumped for {first}" in core.arm(float(t))
+    for t in 60.28 + by + np.arange(0.0, 0.19, 0.02):
+        core.set_measured(seen, float(t))
+        assert "have not shown" in core.arm(float(t))
+    for t in 60.48 + by + np.arange(0.0, 0.02, 0.01):
+        core.set_measured(seen, float(t))
+    assert core.arm(60.49 + by) == ""
+
+
+def test_joints_that_nothing_here_drives_may_move_while_the_arm_is_armed() -> None:
+    core = Executor(G1)
+    core.leave_alone(["head_yaw"])
+    for t in np.arange(0.0, 0.4, 0.02):
+        seen = {n: float(x) for n, x in zip(core.names, HOME)} | {"head_yaw": 0.2 * t}
+        core.set_measured(seen, float(t))
+    assert core.arm(0.38) == ""
+
+
 def test_a_driver_that_is_behind_its_commands_is_waited_for() -> None:
     """It shows the same for as long as it has commands to work through, then moves on."""
     core = moving()

@@ -95,6 +95,7 @@ def test_a_value_held_back_catches_up_at_joint_speed_and_never_after_silence() -
     arms = next(c for c in channels(G1, core, sim=True) if c.output.name == "arms")
     away = core.measured.copy()
     away[arms.columns] -= 0.5
+    away = np.maximum(away, [G1.joints[n].limits.lower for n in core.names])
     sent = [arms.raw(core.reference, away)]
     while np.abs(sent[-1] - core.reference[arms.columns]).max() > 1e-9:  # the arm is back at once
         sent.append(arms.raw(core.reference, core.measured))

@@ -243,14 +243,15 @@ def test_a_backend_without_imagination_publishes_neither(host: Any) -> None:
     assert not h.of("_video_out") and not h.of("_surprise_out")
 
 
-def test_what_was_not_understood_does_not_silence_what_was_said_meanwhile(host: Any) -> None:
+@pytest.mark.parametrize("kind", [ValueError, PolicyError])
+def test_what_failed_for_one_instruction_is_not_said_of_the_next(host: Any, kind: Any) -> None:
     class Puzzled(Imagining):
         def reset(self, instruction: str) -> None:
             super().reset(instruction)
             if instruction == "gibberish":
                 self.inside.set()
                 assert self.gate.wait(60)
-                raise ValueError("nobody understands 'gibberish'")
+                raise kind("nobody understands 'gibberish'")
 
     backend = Puzzled()
     h = host(backend)

@@ -86,6 +86,7 @@ class Executor:
         Nor are they expected where it is: somebody else may move them.
         """
         self._idle = np.array([n in names for n in self.names], dtype=bool)
+        self._readings.restless = {i for i, n in enumerate(self.names) if n in names}
 
     # ---- inputs ------------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ class Executor:
         if self.mode is not Mode.DISARMED:
             self.resume()
             return ""
-        unfit = self._readings.unfit(now, since=self._last_tick)
+        unfit = self._readings.unfit(now)
         if unfit:
             return unfit
         self._limiter.reset(self.measured)
@@ -283,7 +284,7 @@ class Executor:
         predicted = self._predicted() if self._seam else None
         command = self._advance(now)
         self._base.advance(self._motion.pace.time if self.mode is Mode.TRACKING else None)
-        self._last_tick = now
+        self._last_tick = self._readings.commanded = now
         reason = self._gate.check(command)
         if reason:
             # The reference itself is wrong: nothing derived from it may be sent, a stop neither.
@@ -333,7 +334,7 @@ class Executor:
         self.counters.following_error = error
         self._motion.pace.headroom = min(max((_STRAINED - share) / (_STRAINED - _EASY), 0.0), 1.0)
         if reason and self._release is None and self.mode is not Mode.ESTOPPED:
-            lost = self._gate.unexplained(reference, self.measured, self.settings.stale_after)
+            lost = self._gate.unexplained(reference, self.measured)
             if lost:
                 self.disarm(lost)
                 return

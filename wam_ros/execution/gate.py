@@ -21,6 +21,9 @@ _DIFFERENCES = ("velocity", "acceleration", "jerk")
 _STILL = 0.05
 """Share of the following error by which readings of an arm at rest may change in a moment."""
 
+_LOST = 2.0
+"""Following errors beyond which no obstacle explains where an arm is."""
+
 
 class Gate:
     """Checks on what is about to be sent and on what comes back.
@@ -49,8 +52,6 @@ class Gate:
         self._upper = np.array([x.upper for x in limits])
         self._error = np.array([x.following_error for x in limits])
         self._speed = np.array([x.velocity for x in limits])
-        # What a gentle stop from full speed takes, at half the acceleration.
-        self._braking = self._speed**2 / np.array([x.acceleration for x in limits])
         # Largest first, second and third difference of commands; 0.1 % and rounding are let pass.
         self._most = np.stack(
             [
@@ -136,15 +137,15 @@ class Gate:
             ),
         )
 
-    def unexplained(self, reference: FloatArray, measured: FloatArray, unseen: float) -> str:
-        """Whether an arm is further away than one that was stopped while nobody looked.
+    def unexplained(self, reference: FloatArray, measured: FloatArray) -> str:
+        """Whether an arm is further away than one that something has stopped.
 
-        Its reference went on for ``unseen`` seconds at most, then braked. Beyond that somebody
-        else moved it, or the reading is wrong, and going there would be a motion nobody asked for.
+        That is noticed at the following error's limit, and the reference is turned round within
+        less than another one. Beyond, somebody else moved the arm, or the reading is wrong, and
+        going there would be a motion nobody asked for.
         """
-        beyond = np.abs(reference - measured) - self._error - self._speed * unseen - self._braking
-        i = int(np.argmax(beyond))
-        if beyond[i] <= 0.0:
+        i = int(np.argmax(np.abs(reference - measured) / self._error))
+        if abs(reference[i] - measured[i]) <= _LOST * self._error[i]:
             return ""
         return (
             f"{self._names[i]} reads {measured[i]:.3f}, {abs(reference[i] - measured[i]):.3f} from "
@@ -162,13 +163,9 @@ class Gate:
             f"[{self._lower[i]:.3f}, {self._upper[i]:.3f}]: check its encoder, or move it back"
         )
 
-    def moved(self, change: FloatArray) -> str:
-        """Why one may not arm: a joint whose reading just went through ``change`` ``(D,)``."""
-        share = np.nan_to_num(np.abs(change)) / self._error
-        i = int(np.argmax(share))
-        if share[i] <= _STILL:
-            return ""
-        return f"{self._names[i]} is still moving ({abs(change[i]):.3f} in a moment): wait for it"
+    def moved(self, joint: int, change: float) -> bool:
+        """Whether a joint at rest cannot read so much more, or less, than a moment ago."""
+        return bool(abs(change) > _STILL * self._error[joint])
 
     def leap(self, joint: int, change: float, seconds: float) -> str:
         """Whether a reading can follow the one ``seconds`` before it at any credible speed."""

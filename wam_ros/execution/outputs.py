@@ -28,13 +28,15 @@ class Point:
 class Channel:
     """One command topic: its columns of the control (or velocity) vector and when it is due.
 
-    ``stride`` ``(C,)`` is how far each joint may go between two messages at its speed limit.
+    ``stride`` ``(C,)`` is how far each joint may go between two messages at its speed limit,
+    ``range`` ``(2, C)`` where it may be.
     """
 
     output: Output
     columns: list[int]
     every: int
     stride: FloatArray
+    range: FloatArray
     velocity: bool = False
     _last: FloatArray | None = None
     """The last value sent, in contract units."""
@@ -47,13 +49,13 @@ class Channel:
         before, self._asked = self._asked, tick
         return before is None or tick // self.every != before // self.every
 
-    def raw(self, command: FloatArray, measured: FloatArray) -> FloatArray:
-        """Values in the driver's unit.
+    def raw(self, command: FloatArray, measured: FloatArray) -> FloatArray | None:
+        """Values in the driver's unit; None where nothing should be sent.
 
         Where the driver bounds the distance from the measured position, the value is held back
         to just inside that bound: a robot that lags is waited for. Away from the command and back
-        to it the value goes no faster than the joints' speed limits; readings that run away
-        faster are out of bounds until it is there, which the driver must judge.
+        to it the value goes no faster than the joints' speed limits. After readings that run away
+        faster, which the driver would refuse to go with, nothing is sent until it is there.
         """
         wanted = value = command[self.columns]
         if self.output.max_step is None:
@@ -66,9 +68,11 @@ class Channel:
             value = np.clip(near, self._last - self.stride, self._last + self.stride)
             held = bool(np.abs(value - wanted).max() > 1e-9)
         self._last, self._held = value, held
+        if held and (np.abs(value - measured[self.columns]) > self.output.max_step).any():
+            return None
         return np.asarray(self.output.scale * value + self.output.offset)
 
-    def message(self, core: Executor, command: FloatArray) -> FloatArray:
+    def message(self, core: Executor, command: FloatArray) -> FloatArray | None:
         """What goes out for ``command`` now, in the driver's unit and the output's joint order.
 
         A trajectory is a window; this is its first point, the one that is due.
@@ -113,6 +117,8 @@ class Channel:
         seen = measured[self.columns]
         reach = 0.95 * self.output.max_step
         held = np.clip(value, seen - reach, seen + reach)
+        # Near an arm that reads outside its range is no reason to leave it.
+        held = np.clip(held, np.minimum(self.range[0], value), np.maximum(self.range[1], value))
         return np.asarray(np.where(np.isfinite(seen), held, value))
 
 
@@ -147,8 +153,8 @@ def channels(contract: Contract, core: Executor, sim: bool) -> list[Channel]:
                 )
             if len(columns) == len(output.joints):
                 period = every / contract.rates.control
-                speeds = [contract.joints[names[i]].limits.velocity for i in columns]
-                result.append(
-                    Channel(output, columns, every, period * np.array(speeds), bool(velocity))
-                )
+                limits = [contract.joints[names[i]].limits for i in columns]
+                stride = period * np.array([x.velocity for x in limits])
+                bounds = np.array([[x.lower for x in limits], [x.upper for x in limits]])
+                result.append(Channel(output, columns, every, stride, bounds, bool(velocity)))
     return result

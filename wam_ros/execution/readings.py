@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,11 +22,17 @@ class Readings:
     ----------
     values
         Positions ``(D,)``, NaN before a joint was first seen.
+    commanded
+        When the last command was sent; what was read before says nothing of rest.
+    restless
+        Indices of joints that may move while the arm is armed: nothing here drives them.
     """
 
     def __init__(self, names: Sequence[str], gate: Gate, stale_after: float) -> None:
         self.names = tuple(names)
         self.values = np.full(len(self.names), np.nan)
+        self.commanded = -np.inf
+        self.restless: set[int] = set()
         self._index = {n: i for i, n in enumerate(self.names)}
         self._at = np.full(len(self.names), -np.inf)
         self._oldest = -np.inf
@@ -34,37 +40,41 @@ class Readings:
         self._gate = gate
         self._stale_after = stale_after
         self._leap, self._leap_at, self._told = "", -np.inf, True
-        # What was known of all joints when the one read longest ago was read.
-        self._past: deque[tuple[float, FloatArray]] = deque()
+        # Per joint: where it has been since when (NaN: not heard on this clock), and what ended
+        # its last rest, 0 unless it was a motion.
+        self._place = [math.nan] * len(self.names)
+        self._since = [math.nan] * len(self.names)
+        self._moved = [0.0] * len(self.names)
 
     def take(self, values: dict[str, float], now: float) -> None:
         """Take positions by name; unknown names are ignored, NaN counts as not seen."""
         for name, value in values.items():
             i = self._index.get(name)
             if i is not None and np.isfinite(value):
-                leap = self._gate.leap(i, value - self.values[i], now - self._at[i])
+                age = float(now - self._at[i])
+                leap = self._gate.leap(i, value - self.values[i], age)
                 if leap:
                     self._leap, self._leap_at, self._told = leap, now, False
                 self.values[i] = value
                 self._at[i] = now
-        before, self._oldest = self._oldest, float(self._at.min(initial=np.inf))
-        if self._oldest - before > self._stale_after:  # what happened in between, nobody saw
-            self._past.clear()
-        past = self._past
-        if np.isfinite(self._oldest) and (not past or self._oldest - past[-1][0] >= 0.1 * _REST):
-            past.append((self._oldest, self.values.copy()))
-            while len(past) > 1 and self._oldest - past[1][0] >= _REST:
-                past.popleft()
+                since = self._since[i]
+                seen = since > self.commanded and age <= self._stale_after
+                change = value - self._place[i] if seen else 0.0
+                if not seen or self._gate.moved(i, change):
+                    self._place[i], self._since[i], self._moved[i] = value, now, change
+        self._oldest = float(self._at.min(initial=np.inf))
 
     def resting(self, now: float) -> None:
         """Believe that the arm has been at rest for long where it was just read."""
-        self._past.appendleft((now - _REST, self.values.copy()))
+        for i, value in enumerate(self.values):
+            if np.isfinite(value):
+                self._place[i], self._since[i] = float(value), now - _REST
 
     def stale(self, now: float) -> bool:
         """Whether any joint has not been heard of for too long."""
         if self._new_clock:  # how old they are is not known any more: count from now
             self._new_clock = False
-            self._at[np.isfinite(self._at)] = now
+            self._at[np.isfinite(self._at) & np.isnan(self._since)] = now
             self._oldest = float(self._at.min(initial=np.inf))
         return now - self._oldest > self._stale_after
 
@@ -75,33 +85,40 @@ class Readings:
         self._told = True
         return self._leap
 
-    def unfit(self, now: float, since: float = -np.inf) -> str:
+    def unfit(self, now: float) -> str:
         """Why nobody may arm on these readings, or an empty string.
 
-        An arm that heard its last command at ``since`` may be behind it: it is believed to rest
-        where readings from then on have shown it at rest.
+        An arm that heard a command a moment ago may be behind it: it is believed to rest where
+        readings from after the last command have shown it at rest.
         """
         missing = [n for n, v in zip(self.names, self.values, strict=True) if not np.isfinite(v)]
         if missing:
             return f"no joint state yet for {', '.join(missing)}"
         if self.stale(now):
             return "joint states are stale; is the driver running?"
+        unheard = [n for n, t in zip(self.names, self._since, strict=True) if math.isnan(t)]
+        if unheard:
+            return f"no joint state since the clock jumped for {', '.join(unheard)}"
         if now - self._leap_at < _STEADY:
             return f"{self._leap}; readings must be steady for {_STEADY} s"
-        seen = [(then, values) for then, values in self._past if then >= since]
-        for _, values in seen:
-            moving = self._gate.moved(self.values - values)
-            if moving:
-                return moving
-        if not seen or self._oldest - seen[0][0] < _REST - 1e-6:
+        for i, since in enumerate(self._since):
+            if i in self.restless:
+                continue
+            if since > self.commanded and self._at[i] - since >= _REST - 1e-6:
+                continue
+            if self._moved[i]:
+                return (
+                    f"{self.names[i]} is still moving ({abs(self._moved[i]):.3f} in a moment): "
+                    "wait for it"
+                )
             return f"joint states have not shown the arm at rest for {_REST} s yet: wait a moment"
         return self._gate.far_outside(self.values)
 
     def clock_jumped(self) -> None:
         """Times of before say nothing about now."""
-        self._leap_at = -np.inf
+        self.commanded = self._leap_at = -np.inf
         self._new_clock = True
-        self._past.clear()
+        self._since = [math.nan] * len(self.names)
 
     def copy(self) -> FloatArray:
         """The values ``(D,)`` as they are now."""

@@ -288,9 +288,12 @@ class PolicyNode(AutostartNode):
                     self._understood = False  # after the reason, which whoever runs it is told
             return
         except PolicyError as err:
-            self._turn.fresh = self._failing = True
             self.get_logger().error(str(err), throttle_duration_sec=2.0)
-            self._set(READY, str(err))
+            with self._saying:
+                self._turn.fresh = True
+                if self._turn.answers(call):
+                    self._failing = True
+                    self._set(READY, str(err))
             return
         except Exception as err:  # a crash of the backend must not take the node along
             self.get_logger().error(f"backend failed: {type(err).__name__}: {err}")

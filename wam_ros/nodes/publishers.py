@@ -38,13 +38,21 @@ def command_publisher(node: Node, core: Executor, channel: Channel) -> Send:
     if channel.output.type == GRIPPER and action_type() is not None and not channel.velocity:
         o = channel.output
         sender = GripperSender(node, o.topic, o.max_effort, scale=float(np.max(np.abs(o.scale))))
-        return lambda core, command, _: sender.send(float(channel.message(core, command)[0]))
+
+        def ask(core: Executor, command: FloatArray, _: float) -> None:
+            values = channel.message(core, command)
+            if values is not None:
+                sender.send(float(values[0]))
+
+        return ask
     cls, fill = command_message(core, channel)
     qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
     publisher = node.create_publisher(cls, channel.output.topic, qos)
 
     def send(core: Executor, command: FloatArray, now: float) -> None:
-        publisher.publish(fill(channel.message(core, command), now))
+        values = channel.message(core, command)
+        if values is not None:
+            publisher.publish(fill(values, now))
 
     if cls is JointTrajectory:  # the window says it all
         return lambda core, command, now: publisher.publish(fill(command, now))

@@ -77,6 +77,8 @@ class Body:
                 channel.forget()
             elif channel.due(number):
                 values = channel.message(self.core, command)
+                if values is None:
+                    continue
                 if hook is not None:
                     hook(now, channel, values)
                 if not channel.velocity:
