@@ -116,15 +116,20 @@ def _contract_text(rate: float) -> str:
 
 
 def feeder(seconds: float, chunk_rate: float, seed: int, queue: Any) -> None:
-    """Publish what a robot and a policy would; joint states say that the arm follows well."""
+    """Publish what a robot and a policy would; joint states say that the arm follows well.
+
+    It rests until the executor is armed, which an arm that moves would not be.
+    """
     import rclpy
     from rclpy.qos import QoSProfile, qos_profile_sensor_data
     from sensor_msgs.msg import JointState
     from wam_ros.msg import ActionChunk as ActionChunkMsg
+    from wam_ros.msg import ExecutorState
 
     from wam_ros.contract import load_contract
     from wam_ros.contract.data import ActionChunk
     from wam_ros.nodes.convert import chunk_to_msg
+    from wam_ros.nodes.executor_node import LATCHED
 
     contract = load_contract("agibot_g1")
     rclpy.init()
@@ -135,13 +140,17 @@ def feeder(seconds: float, chunk_rate: float, seed: int, queue: Any) -> None:
         for s in contract.sources
     ]
     chunks = node.create_publisher(ActionChunkMsg, "action_chunk", QoSProfile(depth=1))
+    states: list[ExecutorState] = []
+    told = node.create_subscription(ExecutorState, "executor_state", states.append, LATCHED)
     home = {n: j.home for n, j in contract.joints.items()}
     arm = np.array([contract.group_of(n).role == "arm" for n in contract.action_names])
-    start = time.time()
+    start = np.inf
     base = np.array([home[n] for n in contract.action_names])
     phase = np.random.default_rng(seed).uniform(0, 6.28, len(base))
 
     def at(t: np.ndarray) -> np.ndarray:
+        if not np.isfinite(start):
+            return np.tile(base, (len(t), 1))
         ease = np.clip(t - start - 1.0, 0, 1)[:, None] ** 2
         wave = np.sin(1.5 * (t - start)[:, None] + phase) - np.sin(phase)
         return np.asarray(base + np.where(arm, 0.1 * ease * wave, 0.0))
@@ -150,6 +159,11 @@ def feeder(seconds: float, chunk_rate: float, seed: int, queue: Any) -> None:
     next_state = next_chunk = time.monotonic()
     sent = 0
     while (now := time.monotonic()) < end:
+        if told is not None:
+            rclpy.spin_once(node, timeout_sec=0.0)
+            if states and states[-1].armed:
+                node.destroy_subscription(told)
+                told, start = None, time.time()
         if now >= next_state:
             values = dict(zip(contract.action_names, at(np.array([time.time()]))[0], strict=True))
             for source, publisher in sources:
