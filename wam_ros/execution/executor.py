@@ -86,7 +86,7 @@ class Executor:
         Nor are they expected where it is: somebody else may move them.
         """
         self._idle = np.array([n in names for n in self.names], dtype=bool)
-        self._readings.restless = {i for i, n in enumerate(self.names) if n in names}
+        self._readings.restless = set(np.flatnonzero(self._idle).tolist())
 
     # ---- inputs ------------------------------------------------------------------------------
 

@@ -140,9 +140,10 @@ class Gate:
     def unexplained(self, reference: FloatArray, measured: FloatArray) -> str:
         """Whether an arm is further away than one that something has stopped.
 
-        That is noticed at the following error's limit, and the reference is turned round within
-        less than another one. Beyond, somebody else moved the arm, or the reading is wrong, and
-        going there would be a motion nobody asked for.
+        That is noticed at the following error's limit, or when readings are stale, and the
+        reference brakes within another one. (The G1's waist, stopped at full speed just when its
+        readings end, gets 1 % further.) Beyond, somebody else moved the arm, or the reading is
+        wrong, and going there would be a motion nobody asked for.
         """
         i = int(np.argmax(np.abs(reference - measured) / self._error))
         if abs(reference[i] - measured[i]) <= _LOST * self._error[i]:

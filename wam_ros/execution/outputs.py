@@ -54,8 +54,8 @@ class Channel:
 
         Where the driver bounds the distance from the measured position, the value is held back
         to just inside that bound: a robot that lags is waited for. Away from the command and back
-        to it the value goes no faster than the joints' speed limits. After readings that run away
-        faster, which the driver would refuse to go with, nothing is sent until it is there.
+        to it the value goes no faster than the joints' speed limits. Where readings run away
+        faster, the driver would refuse it: nothing is sent until it is within the bound again.
         """
         wanted = value = command[self.columns]
         if self.output.max_step is None:

@@ -25,7 +25,7 @@ class Readings:
     commanded
         When the last command was sent; what was read before says nothing of rest.
     restless
-        Indices of joints that may move while the arm is armed: nothing here drives them.
+        Indices of joints that need not rest for arming: nothing here drives them.
     """
 
     def __init__(self, names: Sequence[str], gate: Gate, stale_after: float) -> None:
