@@ -22,7 +22,7 @@ from wam_ros.msg import ExecutorState
 from wam_ros.contract import load_contract
 from wam_ros.contract.data import ActionChunk
 from wam_ros.nodes.convert import chunk_to_msg, image_msg
-from wam_ros.nodes.executor_node import LATCHED
+from wam_ros.nodes.qos import LATCHED
 
 G1 = load_contract("agibot_g1")
 ARMS = [n for n in G1.control_names if G1.group_of(n).role == "arm"]

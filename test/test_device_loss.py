@@ -53,4 +53,4 @@ def test_the_process_ends_and_comes_back_without_an_instruction(
     again = RunGoal(c)
     assert again.send(TEXT)
     g.until(lambda: again.result is not None, 60)
-    assert again.outcome is Outcome.SUCCEEDED
+    assert again.outcome is Outcome.SUCCEEDED, again.result.message

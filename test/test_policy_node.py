@@ -282,3 +282,19 @@ def test_out_of_memory_starts_over_and_a_lost_device_ends_the_process(host: Any)
     with pytest.raises(SystemExit) as ended:
         h.until(lambda: False)
     assert ended.value.code == 3
+
+
+def test_its_state_tells_when_the_instruction_was_said_last(host: Any) -> None:
+    """From that, an executor that held meanwhile knows that the same words are meant anew."""
+    backend = Imagining()
+    backend.gate.set()
+    before = time.time()
+    h = host(backend)
+
+    def stamps() -> list[float]:
+        said = [s for _, s in h.states if s.instruction == "stay"]
+        return [convert.to_seconds(s.instruction_stamp) for s in said]
+
+    h.until(lambda: len(h.of("_chunk_out")) >= 2 and len(set(stamps())) >= 2)
+    assert stamps() == sorted(stamps()) and before < stamps()[0] and stamps()[-1] < time.time()
+    assert backend.resets == 1, "it is one instruction all the same"

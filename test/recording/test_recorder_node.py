@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from robot import YAM, Robot
 from std_msgs.msg import String
 from wam_ros.msg import PolicyState
 from wam_ros.srv import StartEpisode, StopEpisode
 
 from wam_ros.nodes.convert import to_seconds
+from wam_ros.nodes.qos import LATCHED
 from wam_ros.perception.assemble import vector
 from wam_ros.perception.images import decode, fit
 from wam_ros.perception.sync import pick
@@ -25,9 +25,6 @@ from wam_ros.recording.repair import needs_repair
 from wam_ros.recording.rows import pick_all
 from wam_ros.recording.series import read_recording
 
-LATCHED = QoSProfile(
-    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
-)
 SUCCESS, FAILURE, DISCARD = 0, 1, 2
 
 

@@ -254,7 +254,7 @@ def test_the_node_reports_a_lost_rank_and_goes_on(
     from wam_ros.msg import ActionChunk, PolicyState
     from wam_ros.msg import Observation as ObservationMsg
 
-    from wam_ros.nodes.policy_node import LATCHED, RELIABLE
+    from wam_ros.nodes.qos import LATCHED, RELIABLE
 
     given = {
         "robot": "franka_droid", "policy": "wam", "checkpoint": str(checkpoint), "device": "cpu",

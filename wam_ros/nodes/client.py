@@ -11,20 +11,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rclpy.qos import (
-    DurabilityPolicy,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_profile_sensor_data,
-)
+from rclpy.qos import qos_profile_sensor_data
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
 from wam_ros.msg import ExecutorState, Observation, PolicyState, SimState
-
-LATCHED = QoSProfile(
-    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
-)
+from wam_ros.nodes.qos import LATCHED
 
 
 class GraphClient:
@@ -85,8 +77,7 @@ class GraphClient:
     def say(self, instruction: str, seconds: float = 5.0) -> bool:
         """Publish an instruction; True once the policy echoes it.
 
-        A simulation that has not discovered this process yet misses the first one and would judge
-        nothing; it is told again. The policy does not mind: it has it already.
+        A simulation that has not discovered this process yet hears of it from the policy.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -94,19 +85,19 @@ class GraphClient:
                 self._say.publish(String(data=instruction))
                 self.spin(0.7)
                 if self.policy is not None and self.policy.instruction == instruction.strip():
-                    self._tell_the_judge(instruction)
+                    self._wait_for_the_judge(instruction.strip())
                     return True
             else:
                 self.spin(0.1)
         return False
 
-    def _tell_the_judge(self, instruction: str) -> None:
-        for _ in range(3):
-            missed = self.sim is not None and self.sim.task != instruction.strip()
-            if not missed or "cannot understand" in self.policy.reason:
+    def _wait_for_the_judge(self, instruction: str) -> None:
+        end = time.monotonic() + 1.2
+        while time.monotonic() < end:
+            begun = self.sim is None or self.sim.task == instruction
+            if begun or "cannot understand" in self.policy.reason:
                 return
-            self._say.publish(String(data=instruction))
-            self.spin(0.4)
+            self.spin(0.05)
 
     def tell(self, instruction: str) -> None:
         """Publish an instruction and wait for nothing: for a graph that has listened before."""

@@ -31,7 +31,7 @@ from wam_ros.execution.clearance import Space
 from wam_ros.execution.clock import ClockMap
 from wam_ros.execution.outputs import channels, undriven
 from wam_ros.msg import ActionChunk as ActionChunkMsg
-from wam_ros.msg import ExecutorState
+from wam_ros.msg import ExecutorState, PolicyState
 from wam_ros.nodes.control_loop import ControlLoop, make_others_fifo, may_fifo
 from wam_ros.nodes.convert import chunk_from_msg
 from wam_ros.nodes.executor_report import diagnostics, state_message, timing_of
@@ -39,20 +39,18 @@ from wam_ros.nodes.lifecycle import AutostartNode, run
 from wam_ros.nodes.mailbox import Mailbox, Unspun
 from wam_ros.nodes.parameters import declare
 from wam_ros.nodes.publishers import command_publisher
+from wam_ros.nodes.qos import LATCHED, RELIABLE
 from wam_ros.nodes.scheduling import short_slice
 from wam_ros.nodes.sources import poll_states
+from wam_ros.nodes.words import Words
 from wam_ros.perception.joints import JointError, read
 from wam_ros.resources import share
 from wam_ros.sim.urdf import expand
 
-LATCHED = QoSProfile(
-    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
-)
 EVERY_PRESS = QoSProfile(
     depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
 """A release that follows at once must not hide that the button was pressed."""
-RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _CHUNK_EVERY = 10
 """Ticks between two looks for a chunk: a flood of chunks costs at most one in 20 ms."""
 _BURST = 25  # control cycles walked at once on a simulated clock, at most
@@ -142,6 +140,8 @@ class ExecutorNode(AutostartNode):
         self._chunks = Mailbox(self, group, ActionChunkMsg, "action_chunk", RELIABLE)
         self._estops = Mailbox(self, group, Bool, "estop", EVERY_PRESS)
         self._instructions = Mailbox(self, group, String, "instruction", RELIABLE)
+        self._policies = Mailbox(self, group, PolicyState, "policy_state", LATCHED)
+        self._words = Words(time.time_ns())
         self._beats = Mailbox(self, group, Empty, "heartbeat", RELIABLE)
 
     def _interfaces(self) -> None:
@@ -249,12 +249,7 @@ class ExecutorNode(AutostartNode):
                 except JointError as err:
                     self._say("error", str(err))
         self._read_estop()
-        message = self._instructions.take()
-        if message is not None:
-            if message.data.strip():
-                core.resume()
-            else:
-                core.pause("instruction is empty")
+        self._read_instruction()
         if self._deadman > 0.0:
             self._mind_deadman()
         if self._auto_arm and core.mode is Mode.ESTOPPED:
@@ -267,6 +262,18 @@ class ExecutorNode(AutostartNode):
             if message is not None:
                 self._next_chunk = tick + _CHUNK_EVERY
                 self._take_chunk(message, now)
+
+    def _read_instruction(self) -> None:
+        found = self._instructions.take_stamped()
+        text = None if found is None else self._words.said(*found)
+        # As below: reading takes a fifth of a millisecond, and this one is in no hurry.
+        if text is None and self._core.light_tick:
+            state = self._policies.take()
+            text = None if state is None else self._words.echoed(state)
+        if text:
+            self._core.resume()
+        elif text is not None:
+            self._core.pause("instruction is empty")
 
     def _read_estop(self) -> None:
         for message in self._estops.take_all():
@@ -328,7 +335,10 @@ class ExecutorNode(AutostartNode):
                 return "the executor is not active: activate it first (lifecycle)"
             if self._deadman > 0.0 and self._silent_operator():
                 return f"no heartbeat on `heartbeat` in the last {self._deadman} s"
-            return self._core.arm(self._now())
+            refused = self._core.arm(self._now())
+            if not refused:
+                self._words.mark()
+            return refused
 
         reason = self._ask(arm, late=not request.data)
         return self._answer(response, reason, "armed" if request.data else "disarmed")
@@ -347,7 +357,11 @@ class ExecutorNode(AutostartNode):
         return response
 
     def _on_hold(self, _: Any, response: Any) -> Any:
-        reason = self._ask(lambda: self._core.pause("hold service called"), True)
+        def pause() -> None:
+            self._words.mark()
+            self._core.pause("hold service called")
+
+        reason = self._ask(pause, True)
         return self._answer(response, reason, "holding until an instruction is given, or `arm`")
 
     def _on_reset(self, _: Any, response: Any) -> Any:

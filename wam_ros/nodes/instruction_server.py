@@ -27,9 +27,6 @@ from wam_ros.policy.task_run import InstructionRun, Outcome, Settings, Sight
 _PERIOD = 0.1
 _ECHO = 2.0
 """Seconds after which our own word on the topic is no longer waited for."""
-_REPEAT = 1.0
-"""Seconds a judge is given to begin with a new goal before it is told again."""
-_REPEATS = 3
 
 
 class InstructionServer:
@@ -42,14 +39,14 @@ class InstructionServer:
     look
         What the policy node knows; this side fills in time and judge.
     take
-        Puts an instruction in force, at once.
+        Puts an instruction in force, at once; said at that wall clock, ns since 1970.
     """
 
     def __init__(
         self,
         node: Node,
         look: Callable[[], Sight],
-        take: Callable[[str], None],
+        take: Callable[[str, int], None],
         settings: Settings,
     ) -> None:
         self._node, self._look, self._take = node, look, take
@@ -59,7 +56,6 @@ class InstructionServer:
         self._done: Any = None
         self._judge: Any = None
         self._said: deque[tuple[str, float]] = deque()
-        self._told, self._repeats = 0.0, 0
         self._out = node.create_publisher(String, "instruction", 10)
         node.create_subscription(SimState, "sim/state", self._on_judge, 10)
         node.create_service(Trigger, "confirm_success", self._on_confirm)
@@ -120,25 +116,10 @@ class InstructionServer:
 
     def _put(self, text: str) -> None:
         """Put ``text`` in force here, and tell executor, simulation and recorder."""
-        self._repeats = 0
-        self._say(text)
-        self._take(text)
-
-    def _say(self, text: str) -> None:
-        self._told = time.monotonic()
-        self._said.append((text, self._told))
+        said_at = time.time_ns()
+        self._said.append((text, time.monotonic()))
         self._out.publish(String(data=text))
-
-    def _tell_again(self, run: InstructionRun) -> None:
-        """Repeat the instruction to a judge that has not begun with it.
-
-        A simulation that discovered this process a moment ago may have missed it, and would go on
-        judging what it was told before.
-        """
-        late = time.monotonic() - self._told >= _REPEAT
-        if self._judge is not None and not run.judging and late and self._repeats < _REPEATS:
-            self._repeats += 1
-            self._say(run.instruction)
+        self._take(text, said_at)
 
     def _finish(self) -> None:
         run, done = self._run, self._done
@@ -183,8 +164,6 @@ class InstructionServer:
         )
         if run.outcome is not None:
             self._finish()
-        else:
-            self._tell_again(run)
 
     def _on_judge(self, message: Any) -> None:
         self._judge = message

@@ -43,10 +43,15 @@ class Mailbox:
 
     def take(self) -> Any | None:
         """The next message, or None; never waits."""
+        found = self.take_stamped()
+        return None if found is None else found[0]
+
+    def take_stamped(self) -> tuple[Any, int] | None:
+        """The same with the wall clock at its sender, ns since 1970."""
         subscription = self._subscription
         with subscription.handle:
             found = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-        return None if found is None else found[0]
+        return None if found is None else (found[0], int(found[1]["source_timestamp"]))
 
     def take_all(self) -> Iterator[Any]:
         """Every message that waits, oldest first: for topics of which none may be overlooked."""

@@ -18,7 +18,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float32, String
 from trajectory_msgs.msg import JointTrajectory
@@ -40,6 +40,8 @@ from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.instruction_server import InstructionServer
 from wam_ros.nodes.lifecycle import AutostartNode, run
 from wam_ros.nodes.parameters import declare
+from wam_ros.nodes.qos import LATCHED, RELIABLE
+from wam_ros.nodes.words import wall_stamp
 from wam_ros.policy.afterwork import Afterwork
 from wam_ros.policy.base import Policy, PolicyError, device_lost
 from wam_ros.policy.fit import view_note
@@ -49,10 +51,6 @@ from wam_ros.policy.turn import Call, Turn
 
 UNCONFIGURED, LOADING, WARMING, READY, RUNNING, ERROR = range(6)
 STATE_NAMES = ("unconfigured", "loading", "warming", "ready", "running", "error")
-LATCHED = QoSProfile(
-    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
-)
-RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 # The frames of a chunk come in bursts of four; a viewer that is slow may lose old ones.
 FRAMES = QoSProfile(depth=16, reliability=ReliabilityPolicy.BEST_EFFORT)
 _SILENCE = 3.0
@@ -84,6 +82,7 @@ class PolicyNode(AutostartNode):
         self._made: Policy | None = None
         self._phase, self._reason, self._views = UNCONFIGURED, "", ""
         self._understood, self._failing = False, False
+        self._word = ("", 0)
         self._executor: Any = None
         self._executor_at = float("-inf")
         self._objects: dict[str, Any] = {}
@@ -180,19 +179,26 @@ class PolicyNode(AutostartNode):
 
     # ---- inputs --------------------------------------------------------------------------------
 
-    def _on_instruction(self, message: Any) -> None:
-        text = message.data.strip()
-        if not self._runs.echoes(text) and (text != self._turn.instruction or not self._understood):
-            self._take(text)
+    def _on_instruction(self, message: Any, info: dict[str, int]) -> None:
+        text, said_at = message.data.strip(), info["source_timestamp"]
+        if self._runs.echoes(text):
+            return
+        if text != self._turn.instruction or not self._understood:
+            self._take(text, said_at)
+        else:  # an executor that was told to hold meanwhile, and missed this, hears of it
+            self._word = (text, said_at)
 
-    def _take(self, text: str) -> None:
+    def _take(self, text: str, said_at: int) -> None:
         """Put an instruction in force; an empty one means hold."""
         with self._saying:
             self._turn.say(text)
+            self._word = (text, said_at)
             self._understood, self._failing = bool(text), False
         self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
         if self._phase == RUNNING:
             self._set(READY, "")
+        else:
+            self._publish_state()
 
     def _on_observation(self, message: Any) -> None:
         self._turn.see(observation_from_msg(message))
@@ -339,7 +345,7 @@ class PolicyNode(AutostartNode):
 
     def _publish_state(self) -> None:
         with self._lock:
-            backend = self._backend
+            backend, (text, said_at) = self._backend, self._word
             span = self._sent[-1] - self._sent[0] if len(self._sent) > 1 else 0.0
             msg = PolicyState(
                 state=self._phase,
@@ -350,7 +356,8 @@ class PolicyNode(AutostartNode):
                 precision=backend.precision if backend else "",
                 cadence=self._turn.scheduler.in_force(self._turn.expected)[0],
                 requested_cadence=self._turn.scheduler.requested,
-                instruction=self._turn.instruction,
+                instruction=text,
+                instruction_stamp=wall_stamp(said_at),
                 chunks=self._turn.sequence,
                 chunk_rate=(len(self._sent) - 1) / span if span > 0 else 0.0,
                 latency_p50=self._turn.latency.shown(50),

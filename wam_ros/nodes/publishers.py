@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import Twist
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -22,6 +21,7 @@ from wam_ros.execution import Executor
 from wam_ros.execution.outputs import Channel
 from wam_ros.nodes.convert import to_stamp
 from wam_ros.nodes.gripper_action import GRIPPER, GripperSender, action_type
+from wam_ros.nodes.qos import RELIABLE
 
 Send = Callable[[Executor, FloatArray, float], None]
 """``send(core, command, now)``: command ``(D,)`` in contract units, now in ROS seconds."""
@@ -46,8 +46,7 @@ def command_publisher(node: Node, core: Executor, channel: Channel) -> Send:
 
         return ask
     cls, fill = command_message(core, channel)
-    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-    publisher = node.create_publisher(cls, channel.output.topic, qos)
+    publisher = node.create_publisher(cls, channel.output.topic, RELIABLE)
 
     def send(core: Executor, command: FloatArray, now: float) -> None:
         values = channel.message(core, command)

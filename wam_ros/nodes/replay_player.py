@@ -15,12 +15,7 @@ dds.use_profile()  # observations carry images; must precede rclpy
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.node import Node  # noqa: E402
-from rclpy.qos import (  # noqa: E402
-    DurabilityPolicy,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_profile_sensor_data,
-)
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 
 from wam_ros.contract.data import ActionChunk, Observation  # noqa: E402
 from wam_ros.contract.model import Contract  # noqa: E402
@@ -28,6 +23,7 @@ from wam_ros.msg import ActionChunk as ActionChunkMsg  # noqa: E402
 from wam_ros.msg import ExecutorState  # noqa: E402
 from wam_ros.msg import Observation as ObservationMsg  # noqa: E402
 from wam_ros.nodes.convert import chunk_to_msg, observation_to_msg  # noqa: E402
+from wam_ros.nodes.qos import LATCHED, RELIABLE  # noqa: E402
 from wam_ros.recording.playback import Playback  # noqa: E402
 from wam_ros.recording.reader import BagError  # noqa: E402
 from wam_ros.recording.rows import RowsError  # noqa: E402
@@ -85,15 +81,8 @@ def _observations(node: Node, playback: Playback, rate: float) -> int:
 
 def _actions(node: Node, playback: Playback) -> int:
     heard: list[Any] = []
-    latched = QoSProfile(
-        depth=1,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        reliability=ReliabilityPolicy.RELIABLE,
-    )
-    node.create_subscription(ExecutorState, "executor_state", heard.append, latched)
-    publisher = node.create_publisher(
-        ActionChunkMsg, "action_chunk", QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-    )
+    node.create_subscription(ExecutorState, "executor_state", heard.append, LATCHED)
+    publisher = node.create_publisher(ActionChunkMsg, "action_chunk", RELIABLE)
     end = time.monotonic() + 10.0
     while time.monotonic() < end and not (heard and publisher.get_subscription_count()):
         rclpy.spin_once(node, timeout_sec=0.1)

@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from rcl_interfaces.msg import SetParametersResult  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from std_msgs.msg import Float64MultiArray, String  # noqa: E402
@@ -29,12 +29,14 @@ from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 from wam_ros.contract import ContractError, load_contract  # noqa: E402
 from wam_ros.contract.model import Output  # noqa: E402
 from wam_ros.execution.metrics import Window  # noqa: E402
-from wam_ros.msg import SimState  # noqa: E402
+from wam_ros.msg import PolicyState, SimState  # noqa: E402
 from wam_ros.nodes.convert import image_msg, to_stamp  # noqa: E402
 from wam_ros.nodes.lifecycle import AutostartNode, run  # noqa: E402
 from wam_ros.nodes.mailbox import Mailbox, Unspun  # noqa: E402
 from wam_ros.nodes.parameters import declare  # noqa: E402
+from wam_ros.nodes.qos import LATCHED, RELIABLE  # noqa: E402
 from wam_ros.nodes.states import simulated_joints  # noqa: E402
+from wam_ros.nodes.words import Words  # noqa: E402
 from wam_ros.sim.disturbance import KINDS, Disturbance, Kind, draw_disturbance  # noqa: E402
 from wam_ros.sim.judge import TaskJudge, judge_for  # noqa: E402
 from wam_ros.sim.plant import TIMESTEP, Plant, Views  # noqa: E402
@@ -87,16 +89,17 @@ class SimNode(AutostartNode):
         }
         self._state = self.create_publisher(SimState, "sim/state", 10)
         self._objects = self.create_publisher(MarkerArray, "sim/objects", 10)
-        reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         group = Unspun()
         self._commands = [
             (
-                Mailbox(self, group, _COMMANDS.get(o.type, JointState), o.topic, reliable),
+                Mailbox(self, group, _COMMANDS.get(o.type, JointState), o.topic, RELIABLE),
                 self._handler(o),
             )
             for o in self.contract.outputs
         ]
+        self._words = Words()
         self.create_subscription(String, "instruction", self._on_instruction, 10)
+        self.create_subscription(PolicyState, "policy_state", self._on_policy, LATCHED)
         for fault in _FAULTS:
             reason = self._break(fault, str(p[fault]))
             if reason:
@@ -260,8 +263,16 @@ class SimNode(AutostartNode):
 
     # ---- what only a simulation can know -------------------------------------------------------
 
-    def _on_instruction(self, message: Any) -> None:
-        text = message.data.strip()
+    def _on_instruction(self, message: Any, info: dict[str, int]) -> None:
+        self._begin(self._words.said(message, info["source_timestamp"]))
+
+    def _on_policy(self, message: Any) -> None:
+        text = self._words.echoed(message)
+        if text is not None:
+            self._begin(text)
+
+    def _begin(self, text: str) -> None:
+        """Judge what was said from now on."""
         try:
             task = parse_instruction(text, self.contract) if text else None
         except InstructionError as err:

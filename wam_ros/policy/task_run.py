@@ -122,11 +122,6 @@ class InstructionRun:
         """Why it ended."""
         return self._end[1] if self._end else ""
 
-    @property
-    def judging(self) -> bool:
-        """Whether a judge has said "not yet" since the begin: only then its "done" counts."""
-        return self._not_yet
-
     def end(self, outcome: Outcome, message: str) -> None:
         """End by decision of somebody else; only the first end counts."""
         if self._end is None:
