@@ -94,6 +94,28 @@ def test_spikes_idleness_and_limits_are_found(tmp_path: Path) -> None:
     assert rows.t[0] > START
 
 
+def test_a_large_data_set_has_a_page_that_can_be_opened(made: Path) -> None:
+    """2,800 episodes made 420 MB; refused and flagged ones are shown before a sample of others."""
+    from wam_ros.recording.report import chosen, page
+    from wam_ros.recording.rules import Limits
+
+    good, bad, flagged = ({"refused": r, "figures": {"flags": f}} for r, f in (
+        ([], []), (["no camera"], []), ([], ["idle"])
+    ))  # fmt: skip
+    many = [good] * 300 + [bad] * 20 + [good] * 100 + [flagged] * 30
+    assert chosen(many[:5]) == set(range(5))
+    shown = chosen(many)
+    assert len(shown) == 100 and {*range(300, 320), *range(420, 450)} < shown
+    rest = [i for i, s in enumerate(many) if s is good]
+    assert [k for k, i in enumerate(rest) if i in shown] == list(range(0, 400, 8))
+    assert chosen([bad] * 450, 100) == {k * 450 // 100 for k in range(100)}
+    episodes = json.loads((made / "report.json").read_text())["episodes"]
+    summaries = [e | {"excluded": e.get("excluded", [])} for e in episodes] * 40
+    text = page(summaries, "many", Limits())
+    assert text.count('<section id="e') == 100 and text.count('href="#e') == 100
+    assert "of 100 of 160 recordings" in text and text.count('<tr><td class="wide">') == 160
+
+
 def test_the_page_needs_nothing_else_and_escapes(made: Path) -> None:
     text = (made / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', text)

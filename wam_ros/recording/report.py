@@ -13,6 +13,8 @@ from wam_ros.recording import svg
 from wam_ros.recording.rules import Limits
 
 _STYLE = Path(__file__).with_name("report.css")
+DETAILED = 100
+"""Episodes in detail on the page: each takes 0.15 MB, and a page of thousands nobody can open."""
 _HIDDEN = ("thumbnails", "series", "contract", "folder", "pixels")
 
 
@@ -64,6 +66,7 @@ def page(summaries: Sequence[dict[str, Any]], title: str, limits: Limits) -> str
     )
     robots = ", ".join(sorted({s["robot"] for s in summaries if "robot" in s}))
     boxes = "".join(f'<div class="tile"><b>{v}</b><small>{k}</small></div>' for v, k in tiles)
+    shown = chosen(summaries)
     horizon = next((s["horizon"] for s in summaries if "horizon" in s), 24)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -74,12 +77,39 @@ def page(summaries: Sequence[dict[str, Any]], title: str, limits: Limits) -> str
         f'<div class="tiles">{boxes}</div>'
         '<details class="rules"><summary>When is an episode refused, and what do flags mean?'
         f"</summary><pre>{escape(limits.text(horizon))}</pre></details>"
-        f"{_table(summaries)}{''.join(_episode(i, s) for i, s in enumerate(summaries))}"
+        f"{_left_out(len(summaries), len(shown))}{_table(summaries, shown)}"
+        f"{''.join(_episode(i, summaries[i]) for i in sorted(shown))}"
         "</main></body></html>"
     )
 
 
-def _table(summaries: Sequence[dict[str, Any]]) -> str:
+def chosen(summaries: Sequence[dict[str, Any]], most: int = DETAILED) -> set[int]:
+    """Indices of the episodes to show in detail: refused, flagged, and a sample of the others.
+
+    Refused ones come first, then flagged ones; what room is left is spread evenly over the rest.
+    """
+    groups: tuple[list[int], ...] = ([], [], [])
+    for i, s in enumerate(summaries):
+        flagged = bool((s.get("figures") or {}).get("flags"))
+        groups[0 if s["refused"] else 1 if flagged else 2].append(i)
+    found: set[int] = set()
+    for group in groups:
+        room = min(most - len(found), len(group))
+        found.update(group[k * len(group) // room] for k in range(room))
+    return found
+
+
+def _left_out(total: int, shown: int) -> str:
+    if shown == total:
+        return ""
+    return (
+        f'<p class="soft">Pictures and curves of {shown} of {total} recordings: refused and '
+        "flagged ones first, then an even sample of the others. The figures of all are in "
+        "report.json.</p>"
+    )
+
+
+def _table(summaries: Sequence[dict[str, Any]], shown: set[int]) -> str:
     heads = (
         ("", "episode", ""), ("", "instruction", ""), ("", "verdict", "who or what judged it"),
         ("n", "duration", "of the rows"), ("n", "idle", "share of the time without motion"),
@@ -101,8 +131,10 @@ def _table(summaries: Sequence[dict[str, Any]]) -> str:
                 f"{lag:.0f} ms" if lag is not None else "–",
             ]  # fmt: skip
         numbers = "".join(f'<td class="n">{c}</td>' for c in cells)
+        name = _name(s["bag"])
+        name = f'<a href="#e{i}">{name}</a>' if i in shown else name
         rows.append(
-            f'<tr><td class="wide"><a href="#e{i}">{_name(s["bag"])}</a></td>'
+            f'<tr><td class="wide">{name}</td>'
             f'<td class="wide">{escape(s.get("instruction", ""))}</td>'
             f"<td>{_tag(s.get('verdict', 'none'))}</td>{numbers}<td>{_outcome(s)}</td></tr>"
         )
