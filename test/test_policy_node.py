@@ -298,3 +298,28 @@ def test_its_state_tells_when_the_instruction_was_said_last(host: Any) -> None:
     h.until(lambda: len(h.of("_chunk_out")) >= 2 and len(set(stamps())) >= 2)
     assert stamps() == sorted(stamps()) and before < stamps()[0] and stamps()[-1] < time.time()
     assert backend.resets == 1, "it is one instruction all the same"
+
+
+def test_a_word_heard_after_a_newer_one_is_told_as_the_newest(host: Any) -> None:
+    """A goal ends and clears its instruction while the next one waits to be read.
+
+    Executor and simulation hear the two in the order in which they were said; what counts is the
+    policy's, and they have to hear of that.
+    """
+    backend = Imagining()
+    backend.gate.set()
+    h = host(backend)
+    h.until(lambda: bool(h.of("_chunk_out")))
+    node = h.node
+    h.said.publish = lambda message: None  # the robot falls silent
+    h.until(lambda: node._word[1] < time.time_ns() - 300_000_000)
+    said_at = time.time_ns()
+    node._runs._put("")
+    cleared = node._word[1]
+    assert said_at <= cleared
+    node._on_instruction(h.word, {"source_timestamp": said_at})
+    assert node._word[0] == "stay" and cleared < node._word[1] <= time.time_ns()
+    node._on_instruction(h.word, {"source_timestamp": said_at - 3_600_000_000_000})
+    stamps = [(s.instruction_stamp.sec, s.instruction_stamp.nanosec) for _, s in h.states]
+    assert stamps == sorted(stamps), "a clock that is behind must not turn the order round"
+    assert h.states[-1][1].instruction == "stay"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -47,8 +48,8 @@ def test_whatever_is_missed_on_the_topic_the_last_word_is_in_force(
     echoes: list[PolicyState] = []
     for at, (text, missed, read) in enumerate(said, start=1):
         if not missed:
-            heard = words.said(String(data=text), at)
-        echoes.append(echo(text, at))
+            heard = words.said(String(data=text), at * 10**9) or ""
+        echoes.append(echo(text, at * 10**9))
         for _ in range(read):
             if echoes:
                 newer = words.echoed(echoes.pop(0))
@@ -58,6 +59,49 @@ def test_whatever_is_missed_on_the_topic_the_last_word_is_in_force(
         newer = words.echoed(message)
         heard = heard if newer is None else newer
     assert heard == (said[-1][0] if said else "")
+
+
+def test_a_message_that_comes_after_its_echo_undoes_nothing() -> None:
+    """The middleware repairs a lost message; meanwhile the arm was told to hold."""
+    words = Words()
+    # Where the middleware gives no time, and nothing was echoed, a hold must not be overheard.
+    assert words.said(String(data=""), 0) == ""
+    said_at = time.time_ns()
+    assert words.echoed(echo("touch", said_at)) == "touch"
+    words.mark()
+    assert words.said(String(data="touch"), said_at) is None
+    assert words.said(String(data="touch"), said_at + 130_000) is None  # a goal's own words
+    assert words.said(String(data="touch"), said_at + 1_000_000_000) == "touch"
+    assert words.said(String(data="touch"), said_at - 3_600_000_000_000) == "touch"  # another clock
+
+
+@pytest.mark.parametrize("service", ["_on_hold", "_on_arm"])
+def test_what_waits_to_be_read_was_said_before_the_service_was_called(service: str) -> None:
+    """On a simulated clock that stands still it waits for as long."""
+    from wam_ros.nodes.executor_node import ExecutorNode
+
+    done: list[str] = []
+    waiting = [(String(data="touch" if service == "_on_hold" else ""), 1)]
+    node = SimpleNamespace(
+        _words=Words(),
+        _instructions=SimpleNamespace(take_stamped=lambda: waiting.pop() if waiting else None),
+        _policies=SimpleNamespace(take=lambda: None),
+        _core=SimpleNamespace(
+            light_tick=True,
+            resume=lambda: done.append("resume"),
+            pause=lambda reason: done.append("pause"),
+            arm=lambda now: done.append("arm") or "",
+        ),
+        _active=True,
+        _deadman=0.0,
+        _now=lambda: 0.0,
+        _ask=lambda request, late: request() or "",
+        _answer=lambda response, reason, text: reason,
+    )
+    node._read_instruction = lambda: ExecutorNode._read_instruction(node)
+    getattr(ExecutorNode, service)(node, SimpleNamespace(data=True), None)
+    node._read_instruction()
+    assert done == (["resume", "pause"] if service == "_on_hold" else ["pause", "arm"])
 
 
 def test_the_executor_hears_from_the_policy_what_it_missed(bench) -> None:

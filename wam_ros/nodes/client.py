@@ -75,16 +75,20 @@ class GraphClient:
         return self.policy is not None and self.executor is not None
 
     def say(self, instruction: str, seconds: float = 5.0) -> bool:
-        """Publish an instruction; True once the policy echoes it.
+        """Publish an instruction; True once the policy says that it heard it.
 
         A simulation that has not discovered this process yet hears of it from the policy.
         """
         end = time.monotonic() + seconds
+        # The same words may be in force already; being said again, they have a new stamp.
+        before: Any = None
         while time.monotonic() < end:
-            if self._say.get_subscription_count() > 0:
+            if self.policy is not None and self._say.get_subscription_count() > 0:
+                before = before or self.policy.instruction_stamp
                 self._say.publish(String(data=instruction))
                 self.spin(0.7)
-                if self.policy is not None and self.policy.instruction == instruction.strip():
+                heard = self.policy.instruction_stamp != before
+                if heard and self.policy.instruction == instruction.strip():
                     self._wait_for_the_judge(instruction.strip())
                     return True
             else:

@@ -335,6 +335,7 @@ class ExecutorNode(AutostartNode):
                 return "the executor is not active: activate it first (lifecycle)"
             if self._deadman > 0.0 and self._silent_operator():
                 return f"no heartbeat on `heartbeat` in the last {self._deadman} s"
+            self._read_instruction()  # what was said before must not count as said after
             refused = self._core.arm(self._now())
             if not refused:
                 self._words.mark()
@@ -358,6 +359,7 @@ class ExecutorNode(AutostartNode):
 
     def _on_hold(self, _: Any, response: Any) -> Any:
         def pause() -> None:
+            self._read_instruction()
             self._words.mark()
             self._core.pause("hold service called")
 

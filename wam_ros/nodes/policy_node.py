@@ -183,10 +183,14 @@ class PolicyNode(AutostartNode):
         text, said_at = message.data.strip(), info["source_timestamp"]
         if self._runs.echoes(text):
             return
+        if said_at <= self._word[1]:
+            # Others heard what we said of ourselves after it, and need to know that this counts.
+            said_at = max(self._word[1] + 1, time.time_ns())
         if text != self._turn.instruction or not self._understood:
             self._take(text, said_at)
         else:  # an executor that was told to hold meanwhile, and missed this, hears of it
             self._word = (text, said_at)
+            self._publish_state()
 
     def _take(self, text: str, said_at: int) -> None:
         """Put an instruction in force; an empty one means hold."""
@@ -195,7 +199,7 @@ class PolicyNode(AutostartNode):
             self._word = (text, said_at)
             self._understood, self._failing = bool(text), False
         self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
-        if self._phase == RUNNING:
+        if self._phase in (READY, RUNNING):
             self._set(READY, "")
         else:
             self._publish_state()

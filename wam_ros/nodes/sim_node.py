@@ -267,12 +267,12 @@ class SimNode(AutostartNode):
         self._begin(self._words.said(message, info["source_timestamp"]))
 
     def _on_policy(self, message: Any) -> None:
-        text = self._words.echoed(message)
-        if text is not None:
-            self._begin(text)
+        self._begin(self._words.echoed(message))
 
-    def _begin(self, text: str) -> None:
-        """Judge what was said from now on."""
+    def _begin(self, text: str | None) -> None:
+        """From now on, judge what was said; None is no news."""
+        if text is None:
+            return
         try:
             task = parse_instruction(text, self.contract) if text else None
         except InstructionError as err:

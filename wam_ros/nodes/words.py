@@ -13,6 +13,9 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 
+_ONE_WORD = 50_000_000
+"""A goal's words (ns) go out on the topic this long after their stamp, at most."""
+
 
 def wall_stamp(nanoseconds: int) -> Time:
     """Nanoseconds since 1970 as a message stamp."""
@@ -30,15 +33,25 @@ class Words:
 
     def __init__(self, since: int = 0) -> None:
         self._at = since
+        self._heard: tuple[str, int] | None = None
 
     def mark(self) -> None:
         """Note that something else was decided now: what was said before is no longer news."""
         self._at = max(self._at, time.time_ns())
 
-    def said(self, message: Any, said_at: int) -> str:
-        """The text of a message on `instruction`, which always is; ``said_at`` in ns since 1970."""
+    def said(self, message: Any, said_at: int) -> str | None:
+        """The text of a message on `instruction`; ``said_at`` in ns since 1970.
+
+        Always news, whatever the sender's clock says; but for a message that the middleware
+        delivers after its echo, which might undo what was decided between the two.
+        """
+        text = str(message.data).strip()
+        if self._heard is not None:
+            echoed, stamp = self._heard
+            if text == echoed and 0 <= said_at - stamp <= _ONE_WORD:
+                return None
         self._at = max(self._at, said_at)
-        return str(message.data).strip()
+        return text
 
     def echoed(self, message: Any) -> str | None:
         """The instruction in a `policy_state`; None if it is no news, or none was ever given."""
@@ -46,5 +59,6 @@ class Words:
         said_at = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
         if said_at <= self._at:
             return None
-        self._at = said_at
-        return str(message.instruction).strip()
+        text = str(message.instruction).strip()
+        self._at, self._heard = said_at, (text, said_at)
+        return text
