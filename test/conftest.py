@@ -72,6 +72,8 @@ def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
     domain = _free_domain()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    # Nodes that were imported for a test have set their transports for the whole process.
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
     return domain
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Empty, String
+from std_srvs.srv import SetBool
 from wam_ros.msg import ActionChunk as ActionChunkMsg
 from wam_ros.msg import ExecutorState
 
@@ -61,11 +62,13 @@ class Robot:
         self.node.create_subscription(
             JointState, "/wbc/arm_command", self._on_command, QoSProfile(depth=100)
         )
-        self.node.create_subscription(ExecutorState, "/wam/executor_state", self._on_state, LATCHED)
+        every = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.node.create_subscription(ExecutorState, "/wam/executor_state", self._on_state, every)
         self.position = dict(zip(G1.action_names, HOME, strict=True))
         self.commands: list[tuple[float, np.ndarray]] = []
         self.state: Any = None
         self.modes: list[str] = []
+        self.reasons: list[str] = []
         self.sequence = 0
         self.publish_states = self.frozen = self.beating = True
         self.frozen = False
@@ -85,6 +88,7 @@ class Robot:
         self.state = message
         if not self.modes or self.modes[-1] != message.mode_name:
             self.modes.append(message.mode_name)
+            self.reasons.append(message.reason)
 
     def wave(self, size: float = 0.15, columns: list[int] = COLUMNS) -> ActionChunk:
         """24 rows from now on of a slow wave of both arms, or of some columns."""
@@ -147,6 +151,21 @@ class Robot:
         future = client.call_async(request)
         self.until(future.done)
         return future.result()
+
+    def arm(self, seconds: float = 5.0) -> None:
+        """Arm; asked again while the arm has to be seen at rest, as after a stall of this machine.
+
+        Fails with the executor's reason if that is another one.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            answer = self.call(SetBool, "/wam/arm", SetBool.Request(data=True))
+            passing = ("wait a moment", "still", "stale")
+            if answer.success or time.monotonic() > end:
+                break
+            assert any(p in answer.message for p in passing), answer.message
+            self.run(0.1)
+        assert answer.success, answer.message
 
     def assert_inside(self) -> None:
         """Every command within range and speed; the robot sees one in five ticks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ pytest.importorskip("wam_ros.msg", reason="needs the messages")
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from std_srvs.srv import SetBool
+
+from wam_ros.nodes.convert import to_seconds
 
 
 def change(robot: Any, node: str, transition: int) -> bool:
@@ -38,14 +41,16 @@ def test_arming_is_possible_while_active_only_and_deactivating_ends_disarmed(ben
     assert change(robot, "executor", Transition.TRANSITION_ACTIVATE)
     robot.run(0.5)
     assert robot.commands == []  # active, and still disarmed
-    assert arm(robot).success
+    robot.arm()
     robot.policy = robot.wave
     robot.until(robot.mode("tracking"))
     robot.run(0.5)
     robot.modes.clear()
+    robot.reasons.clear()
     assert change(robot, "executor", Transition.TRANSITION_DEACTIVATE)  # chunks go on coming
     robot.until(robot.mode("disarmed"))
-    assert "tracking" not in robot.modes[1:]
+    asked = next(i for i, reason in enumerate(robot.reasons) if "deactivated" in reason)
+    assert "tracking" not in robot.modes[asked:]
     assert state(robot, "executor") == State.PRIMARY_STATE_INACTIVE
     robot.run(0.3)
     robot.assert_inside()
@@ -56,7 +61,7 @@ def test_arming_is_possible_while_active_only_and_deactivating_ends_disarmed(ben
     assert change(robot, "executor", Transition.TRANSITION_ACTIVATE)
     robot.run(0.3)
     assert robot.state.mode_name == "disarmed"
-    assert arm(robot).success
+    robot.arm()
     robot.until(robot.mode("tracking"))
 
 
@@ -91,12 +96,11 @@ def test_an_inactive_simulation_is_silent(bench, node_process) -> None:
     robot.run(0.5)
     assert heard == []
     assert change(robot, "sim", Transition.TRANSITION_ACTIVATE)
-    robot.until(lambda: len(heard) > 3)
+    robot.until(lambda: len(heard) > 3, 40)
     assert change(robot, "sim", Transition.TRANSITION_DEACTIVATE)
-    robot.run(0.5)
-    count = len(heard)
-    robot.run(0.5)
-    assert len(heard) == count
+    silent = time.time()
+    robot.run(1.0)
+    assert max(to_seconds(m.header.stamp) for m in heard) < silent + 0.05
 
 
 def test_the_executor_keeps_out_of_shared_memory(bench) -> None:
@@ -108,3 +112,15 @@ def test_the_executor_keeps_out_of_shared_memory(bench) -> None:
     maps = Path(f"/proc/{process.pid}/maps").read_text()
     assert "libfastrtps" in maps  # else this shows nothing
     assert "/dev/shm/fastrtps" not in maps, "see `wam_ros.dds.leave_shared_memory`"
+
+
+def test_it_arms_itself_no_sooner_than_an_operator_is_there(bench) -> None:
+    """In a simulation it arms once; without a heartbeat it would disarm at once, for good."""
+    robot, start = bench
+    robot.beating = False
+    start("-p", "armed:=true", "-p", "deadman:=1.0", armed=False)
+    robot.until(robot.mode("disarmed"))
+    robot.run(1.0)
+    assert robot.state.mode_name == "disarmed" and "no heartbeat" in robot.state.reason
+    robot.beating = True
+    robot.until(robot.mode("holding"), 10)

@@ -144,6 +144,31 @@ def test_a_killed_policy_comes_back_and_the_arm_holds_meanwhile(graph) -> None:
     g.carry_out("touch the red block with the left hand")
 
 
+def test_a_request_is_made_again_when_its_answer_is_lost() -> None:
+    """A server that does not know the client's reader yet drops the answer."""
+    from rclpy.task import Future
+
+    asked: list[Future] = []
+
+    def ask() -> Future:
+        asked.append(Future())
+        return asked[-1]
+
+    class Client(client_module.GraphClient):
+        def __init__(self) -> None:
+            """No graph."""
+
+        def spin(self, seconds: float) -> None:
+            time.sleep(seconds)
+            if len(asked) == 2:
+                asked[-1].set_result("done")
+
+    assert Client()._asked(ask, time.monotonic() + 10.0, 0.1).result() == "done"
+    assert len(asked) == 2
+    asked.clear()
+    assert not Client()._asked(ask, time.monotonic() + 0.05).done() and len(asked) == 1
+
+
 def test_executor_on_hardware_starts_disarmed_and_sends_nothing(node_process) -> None:
     node_process(
         "wam_ros.nodes.executor_node", "-r", "__ns:=/wam", "-p", "robot:=yam", "-p", "armed:=true"

@@ -323,3 +323,17 @@ def test_a_word_heard_after_a_newer_one_is_told_as_the_newest(host: Any) -> None
     stamps = [(s.instruction_stamp.sec, s.instruction_stamp.nanosec) for _, s in h.states]
     assert stamps == sorted(stamps), "a clock that is behind must not turn the order round"
     assert h.states[-1][1].instruction == "stay"
+
+
+def test_its_own_word_does_not_come_back_however_late_it_is_read(host: Any) -> None:
+    """After a stall the end of a goal is served before the word that began it."""
+    h = host(Imagining())
+    h.said.publish = lambda message: None
+    node = h.node
+    node._runs._put("blue")
+    begun = node._word[1]
+    node._runs._put("")
+    node._on_instruction(SimpleNamespace(data="blue"), {"source_timestamp": begun + 100_000})
+    assert node._turn.instruction == "" and node._word[0] == ""
+    node._on_instruction(SimpleNamespace(data="blue"), {"source_timestamp": time.time_ns()})
+    assert node._turn.instruction == "blue", "somebody else's is another matter"

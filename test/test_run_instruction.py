@@ -75,7 +75,7 @@ def test_it_succeeds_twice_is_cancelled_preempted_and_refused(graph) -> None:
     first = succeeds(g)
     # The simulation forgets the task as soon as the run has ended, so its own word may be gone.
     assert first.feedback.chunks > 0
-    assert 0.9 <= first.feedback.progress <= 1.0
+    g.until(lambda: 0.9 <= first.feedback.progress <= 1.0, 5)  # the result may overtake it
     holds_without_instruction(g)
 
     # The same words again: what the judge said of the first run must not count.
@@ -110,7 +110,7 @@ def test_a_policy_that_holds_stalls_and_the_deadline_and_the_operator_end_it(gra
     stalled = goal(g)
     assert ended(g, stalled) is Outcome.STALLED
     assert stalled.result.duration >= 2.5
-    assert stalled.feedback.idle >= 2.5
+    g.until(lambda: stalled.feedback.idle >= 2.5, 5)  # the result may overtake it
     holds_without_instruction(g)
     assert ended(g, goal(g, deadline=1.0)) is Outcome.DEADLINE
 
@@ -158,7 +158,14 @@ def test_wam_run_prints_progress_and_exits_by_outcome(graph, tmp_path) -> None:
 
     process = wam("run", "touch the blue block")
     g.until(lambda: g.client.policy.instruction == "touch the blue block", 20)
-    os.kill(g.supervisor.pids["policy"], signal.SIGKILL)
+    policy = g.supervisor.pids["policy"]
+    os.kill(policy, signal.SIGSTOP)  # it says nothing, and may come to at any time
     g.until(lambda: process.poll() is not None, 20)
     assert process.returncode == 1
-    assert "went away" in process.communicate()[0]
+    said = process.communicate()[0]
+    assert "went away" in said and "NOT CONFIRMED" in said
+    g.until(lambda: g.client.executor.reason == "instruction is empty", 10)
+    os.kill(policy, signal.SIGCONT)
+    # It goes on with its goal; what a process that has ended sent meanwhile may be lost on it.
+    g.until(lambda: "held (instruction is empty)" in g.client.executor.reason, 20)
+    assert g.client.executor.mode_name == "holding"

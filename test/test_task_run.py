@@ -48,6 +48,13 @@ def test_the_judges_success_ends_it_once_it_was_seen_to_say_not_yet() -> None:
     assert play(run, moving(1.0, begin=2.0, judged=True, success=True)) is Outcome.SUCCEEDED
 
 
+def test_not_yet_counts_when_it_was_said_between_two_looks() -> None:
+    run = start()
+    assert play(run, moving(1.0, judged=True, success=True)) is None
+    run.not_yet()
+    assert play(run, moving(0.1, begin=1.0, judged=True, success=True)) is Outcome.SUCCEEDED
+
+
 def test_without_a_judge_it_runs_to_its_deadline() -> None:
     run = start(deadline=3.0)
     assert play(run, moving(2.9)) is None

@@ -147,6 +147,6 @@ def test_a_simulation_that_starts_late_judges_what_is_in_force(bench, node_proce
     states = robot.node.create_publisher(PolicyState, "/wam/policy_state", LATCHED)
     states.publish(echo("touch the red block", time.time_ns()))
     node_process("wam_ros.nodes.sim_node", "-r", "__ns:=/wam", "-p", "robot:=agibot_g1")
-    robot.until(lambda: bool(heard) and heard[-1].task == "touch the red block")
+    robot.until(lambda: bool(heard) and heard[-1].task == "touch the red block", 40)
     states.publish(echo("", time.time_ns()))
     robot.until(lambda: heard[-1].task == "")

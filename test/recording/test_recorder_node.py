@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from robot import YAM, Robot
 from std_msgs.msg import String
-from wam_ros.msg import PolicyState
+from wam_ros.msg import PolicyState, SimState
 from wam_ros.srv import StartEpisode, StopEpisode
 
 from wam_ros.nodes.convert import to_seconds
@@ -157,6 +157,29 @@ def test_an_episode_for_every_instruction(node_process, tmp_path: Path) -> None:
         assert robot.until(lambda: not any(needs_repair(b.parent) for b in bags))
 
 
+def test_a_success_counts_that_was_said_a_moment_before_the_end(
+    node_process, tmp_path: Path
+) -> None:
+    """A recorder that is held up finds both at once; the end came first, of two topics."""
+    process = recorder(node_process, tmp_path, "-p", "auto:=true", "-p", "sim:=true")
+    with Robot() as robot:
+        say = robot.node.create_publisher(String, "/wam/instruction", 10)
+        judge = robot.node.create_publisher(SimState, "/wam/sim/state", 10)
+        assert robot.until(lambda: say.get_subscription_count() > 1)
+        assert robot.until(lambda: judge.get_subscription_count() > 1)
+        say.publish(String(data="fold the towel"))
+        robot.run(1.0)
+        os.kill(process.pid, signal.SIGSTOP)
+        for success in (False, True):
+            judge.publish(SimState(task="fold the towel", success=success))
+        say.publish(String(data=""))
+        robot.run(0.2)
+        os.kill(process.pid, signal.SIGCONT)
+        (bag,) = tmp_path.glob("*/metadata.yaml")
+        assert robot.until(lambda: not needs_repair(bag.parent))
+    assert metadata.read(bag.parent)["custom_data"]["wam_verdict"] == "success"
+
+
 def test_a_policy_that_is_late_does_not_cut_the_episode(node_process, tmp_path: Path) -> None:
     """Its states from before it heard of the instruction are no change of mind; a later one is."""
     recorder(node_process, tmp_path, "-p", "auto:=true")
@@ -171,10 +194,15 @@ def test_a_policy_that_is_late_does_not_cut_the_episode(node_process, tmp_path: 
             robot.run(0.3)
             policy.publish(PolicyState(instruction=echo))
         robot.run(0.5)
-        policy.publish(PolicyState(instruction=""))  # it gives up
-        assert robot.until(lambda: len(list(tmp_path.glob("*/metadata.yaml"))) == 1)
         (bag,) = tmp_path.glob("*/metadata.yaml")
-        assert robot.until(lambda: not needs_repair(bag.parent))
+        assert needs_repair(bag.parent), "it goes on"
+
+        def given_up() -> bool:
+            policy.publish(PolicyState(instruction=""))  # as a policy does twice a second
+            robot.run(0.3)
+            return not needs_repair(bag.parent)
+
+        assert robot.until(given_up)
     assert metadata.read(bag.parent)["duration"]["nanoseconds"] > 1.0e9
 
 

@@ -291,8 +291,10 @@ def test_the_node_reports_a_lost_rank_and_goes_on(
     node.create_timer(0.1, look)
 
     def until(enough: Callable[[], bool]) -> None:
+        end = time.monotonic() + 120.0
         while not enough():
             assert process.poll() is None, process.log.read_text()
+            assert time.monotonic() < end, process.log.read_text()
             rclpy.spin_once(node, timeout_sec=0.05)
 
     try:

@@ -10,6 +10,8 @@ from typing import Any
 
 from wam_ros.commands.graph import namespace
 
+_UNSURE = "; told to hold, which is NOT CONFIRMED: look, or use `wam estop`"
+
 
 def add_parser(sub: Any) -> None:
     """Add run and confirm."""
@@ -59,14 +61,18 @@ def _run(args: argparse.Namespace, client: Any) -> int:
     goal = RunGoal(client)
     try:
         if not goal.send(args.text, args.deadline):
-            raise RuntimeError("the policy node does not answer on the action run_instruction")
+            goal.give_up()
+            raise RuntimeError(
+                f"the policy node does not answer on the action run_instruction{_UNSURE}"
+            )
         shown = -1.0
         while goal.result is None:
             client.spin(0.05)
             if stopping and not goal.cancel():
                 raise RuntimeError("NOT CONFIRMED that it was cancelled: use `wam estop`")
             if goal.lost:
-                raise RuntimeError("the policy node went away: the run is lost")
+                goal.give_up()
+                raise RuntimeError(f"the policy node went away: the run is lost{_UNSURE}")
             if goal.feedback and goal.feedback.elapsed >= shown + 1.0:
                 shown = math.floor(goal.feedback.elapsed)
                 print(_line(goal.feedback), flush=True)

@@ -18,6 +18,9 @@ from std_srvs.srv import SetBool, Trigger
 from wam_ros.msg import ExecutorState, Observation, PolicyState, SimState
 from wam_ros.nodes.qos import LATCHED
 
+_ASK_AGAIN = 1.5
+"""Seconds without an answer after which a request that may be made twice is repeated."""
+
 
 class GraphClient:
     """Listens to the states of one graph and speaks to it.
@@ -134,7 +137,7 @@ class GraphClient:
 
     def confirm(self, seconds: float = 5.0) -> tuple[bool, str]:
         """Say that the instruction being run has succeeded."""
-        return self._call(Trigger, "confirm_success", Trigger.Request(), seconds)
+        return self._call(Trigger, "confirm_success", Trigger.Request(), seconds, once=True)
 
     def set_parameter(self, node: str, name: str, value: str, seconds: float = 5.0) -> str:
         """Set a parameter of a node of this graph; why that was refused, or ''."""
@@ -143,23 +146,34 @@ class GraphClient:
         parameters, end = self._parameters[node], time.monotonic() + seconds
         while not parameters.services_are_ready() and time.monotonic() < end:
             self.spin(0.02)
-        call = parameters.set_parameters([Parameter(name, value=value)])
-        while not call.done() and time.monotonic() < end:
-            self.spin(0.01)
+        call = self._asked(lambda: parameters.set_parameters([Parameter(name, value=value)]), end)
         if not call.done():
             return f"the node '{node}' did not answer in {seconds:.0f} s"
         (result,) = call.result().results
         return "" if result.successful else str(result.reason)
 
-    def _call(self, cls: Any, name: str, request: Any, seconds: float) -> tuple[bool, str]:
+    def _asked(self, ask: Callable[[], Any], end: float, again: float = _ASK_AGAIN) -> Any:
+        """The future of a request; asked again while no answer comes.
+
+        A server that has not discovered this client's reader yet drops its answer.
+        """
+        while True:
+            call, retry = ask(), min(end, time.monotonic() + again)
+            while not call.done() and time.monotonic() < retry:
+                self.spin(0.02)
+            if call.done() or time.monotonic() >= end:
+                return call
+
+    def _call(
+        self, cls: Any, name: str, request: Any, seconds: float, once: bool = False
+    ) -> tuple[bool, str]:
         client = self._node.create_client(cls, name)
         try:
             end = time.monotonic() + seconds
             while not client.service_is_ready() and time.monotonic() < end:
                 self.spin(0.05)
-            call = client.call_async(request)
-            while not call.done() and time.monotonic() < end:
-                self.spin(0.05)
+            again = seconds if once else _ASK_AGAIN
+            call = self._asked(lambda: client.call_async(request), end, again)
             if not call.done():
                 return False, f"the service '{name}' did not answer in {seconds:.0f} s"
             return bool(call.result().success), str(call.result().message)

@@ -254,8 +254,11 @@ class ExecutorNode(AutostartNode):
             self._mind_deadman()
         if self._auto_arm and core.mode is Mode.ESTOPPED:
             self._auto_arm = False  # whoever stopped it arms it
-        if self._auto_arm and self._active and not core.arm(now):
-            self._auto_arm = False
+        if self._auto_arm and self._active:
+            if self._deadman > 0.0 and self._silent_operator():
+                core.reason = f"no heartbeat for {self._deadman} s"
+            elif not core.arm(now):
+                self._auto_arm = False
         # Not in the tick that checks distances: each of the two costs half a millisecond.
         if tick >= self._next_chunk and core.light_tick:
             message = self._chunks.take()

@@ -25,8 +25,8 @@ from wam_ros.msg import SimState
 from wam_ros.policy.task_run import InstructionRun, Outcome, Settings, Sight
 
 _PERIOD = 0.1
-_ECHO = 2.0
-"""Seconds after which our own word on the topic is no longer waited for."""
+_OWN = 1_000_000_000
+"""Our own word on the topic is stamped this long (ns) after we said it, at most."""
 
 
 class InstructionServer:
@@ -55,7 +55,7 @@ class InstructionServer:
         self._goal: Any = None
         self._done: Any = None
         self._judge: Any = None
-        self._said: deque[tuple[str, float]] = deque()
+        self._said: deque[tuple[str, int]] = deque(maxlen=32)
         self._out = node.create_publisher(String, "instruction", 10)
         node.create_subscription(SimState, "sim/state", self._on_judge, 10)
         node.create_service(Trigger, "confirm_success", self._on_confirm)
@@ -66,15 +66,17 @@ class InstructionServer:
             cancel_callback=self._on_cancel,
         )  # fmt: skip
 
-    def echoes(self, text: str) -> bool:
-        """Whether this message on the topic is our own word, which is in force already."""
-        now = time.monotonic()
-        while self._said and now - self._said[0][1] > _ECHO:
-            self._said.popleft()
-        if not self._said or self._said[0][0] != text:
-            return False
-        self._said.popleft()
-        return True
+    def echoes(self, text: str, said_at: int) -> bool:
+        """Whether this message on the topic is our own word, which has been in force already.
+
+        However late it is read: something else may be in force by then. ``said_at`` is the
+        middleware's time of it, ns since 1970.
+        """
+        for word in self._said:
+            if word[0] == text and 0 <= said_at - word[1] <= _OWN:
+                self._said.remove(word)
+                return True
+        return False
 
     def end(self, outcome: Outcome, message: str) -> None:
         """End the goal there is, if any."""
@@ -117,7 +119,7 @@ class InstructionServer:
     def _put(self, text: str) -> None:
         """Put ``text`` in force here, and tell executor, simulation and recorder."""
         said_at = time.time_ns()
-        self._said.append((text, time.monotonic()))
+        self._said.append((text, said_at))
         self._out.publish(String(data=text))
         self._take(text, said_at)
 
@@ -167,6 +169,9 @@ class InstructionServer:
 
     def _on_judge(self, message: Any) -> None:
         self._judge = message
+        # It may say so for half a second only, in which this node is held up.
+        if self._run is not None and message.task == self._run.instruction and not message.success:
+            self._run.not_yet()
 
     # ---- requests ------------------------------------------------------------------------------
 

@@ -181,22 +181,29 @@ class PolicyNode(AutostartNode):
 
     def _on_instruction(self, message: Any, info: dict[str, int]) -> None:
         text, said_at = message.data.strip(), info["source_timestamp"]
-        if self._runs.echoes(text):
+        if self._runs.echoes(text, said_at):
             return
-        if said_at <= self._word[1]:
-            # Others heard what we said of ourselves after it, and need to know that this counts.
-            said_at = max(self._word[1] + 1, time.time_ns())
         if text != self._turn.instruction or not self._understood:
             self._take(text, said_at)
         else:  # an executor that was told to hold meanwhile, and missed this, hears of it
-            self._word = (text, said_at)
+            self._note(text, said_at)
             self._publish_state()
+
+    def _note(self, text: str, said_at: int) -> None:
+        """Note when an instruction was said; what comes later here is told as later, always.
+
+        Others may have heard in another order, from a clock that is behind, or what this node says
+        at the end of a goal after what was said at the same time. They are to know what counts.
+        """
+        if said_at <= self._word[1]:
+            said_at = max(self._word[1] + 1, time.time_ns())
+        self._word = (text, said_at)
 
     def _take(self, text: str, said_at: int) -> None:
         """Put an instruction in force; an empty one means hold."""
         with self._saying:
             self._turn.say(text)
-            self._word = (text, said_at)
+            self._note(text, said_at)
             self._understood, self._failing = bool(text), False
         self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
         if self._phase in (READY, RUNNING):

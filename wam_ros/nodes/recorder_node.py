@@ -11,7 +11,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
 from wam_ros.contract import ContractError, load_contract
@@ -20,10 +20,12 @@ from wam_ros.msg import PolicyState, SimState
 from wam_ros.nodes.diagnostics import status
 from wam_ros.nodes.inbox import Inbox, profile
 from wam_ros.nodes.lifecycle import run
+from wam_ros.nodes.mailbox import Mailbox, Unspun
 from wam_ros.nodes.parameters import declare
 from wam_ros.nodes.scheduling import behave_as_batch
 from wam_ros.nodes.topics import OWN
 from wam_ros.nodes.types import TypeMissing, message_type, source_type
+from wam_ros.nodes.words import nanoseconds
 from wam_ros.recording import metadata
 from wam_ros.recording.definitions import type_hash
 from wam_ros.recording.episode import VERDICTS, Episode
@@ -37,6 +39,7 @@ _PICTURES, _ROWS = 120, 5000
 _ECHO = 3.0
 """Seconds a policy may take to repeat a new instruction in its state."""
 _LATCHED = ("executor_state", "policy_state")
+_VERDICTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 _RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable"}
 _DURABILITY = {DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}
 
@@ -63,7 +66,7 @@ class RecorderNode(Node):  # type: ignore[misc]
             partial(behave_as_batch, int(p["nice"])),
         )
         self._instruction = ""
-        self._echo_by = 0.0
+        self._said_at, self._echo_by = 0, 0.0
         self._succeeded = False
         self._latched: dict[str, Arrival] = {}
         self._latched_topics = {self.resolve_topic_name(name) for name in _LATCHED}
@@ -76,7 +79,10 @@ class RecorderNode(Node):  # type: ignore[misc]
         self.create_subscription(
             PolicyState, "policy_state", self._on_policy, profile(1, latched=True)
         )
-        self.create_subscription(SimState, "sim/state", self._on_sim, 10)
+        # Read when an instruction ends: its success was published a moment before, and must not
+        # wait in a queue behind the end.
+        self._judge = Mailbox(self, Unspun(), SimState, "sim/state", _VERDICTS)
+        self.create_timer(0.5, self._read_judge)
         self.create_service(StartEpisode, "start_episode", self._on_start)
         self.create_service(StopEpisode, "stop_episode", self._on_stop)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -190,23 +196,28 @@ class RecorderNode(Node):  # type: ignore[misc]
         self._publish_status()
         return response
 
-    def _on_instruction(self, message: Any) -> None:
+    def _on_instruction(self, message: Any, info: dict[str, int]) -> None:
         text = message.data.strip()
-        self._echo_by = time.monotonic() + _ECHO
+        self._said_at, self._echo_by = info["source_timestamp"], time.monotonic() + _ECHO
         self._follow(text)
 
     def _on_policy(self, message: Any) -> None:
         """A policy that gives up its instruction ends the episode, too."""
         if message.instruction == self._instruction:
             self._echo_by = 0.0
-        elif time.monotonic() >= self._echo_by:
-            # Sooner, it is a state from before it heard: it would cut the new episode in two.
+            return
+        # A state from before the policy heard would cut the new episode in two. One that was never
+        # told anything has no stamp to tell by.
+        said_at = nanoseconds(message.instruction_stamp)
+        stale = said_at < self._said_at if said_at else time.monotonic() < self._echo_by
+        if not stale:
             self._follow(message.instruction)
 
     def _follow(self, instruction: str) -> None:
         """With ``auto``, one episode per instruction; in simulation its judge gives the verdict."""
         if instruction == self._instruction:
             return
+        self._read_judge()
         self._instruction = instruction
         if not self._auto:
             return
@@ -221,10 +232,10 @@ class RecorderNode(Node):  # type: ignore[misc]
         except (RecorderError, OSError) as err:
             self.get_logger().error(str(err))
 
-    def _on_sim(self, message: Any) -> None:
-        self._succeeded = self._succeeded or (
-            bool(message.success) and message.task == self._instruction
-        )
+    def _read_judge(self) -> None:
+        for message in self._judge.take_all():
+            done = bool(message.success) and message.task == self._instruction
+            self._succeeded = self._succeeded or done
 
     # ---- reports -------------------------------------------------------------------------------
 

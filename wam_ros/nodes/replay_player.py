@@ -8,25 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+
 from wam_ros import dds
-
-dds.use_profile()  # observations carry images; must precede rclpy
-
-import numpy as np  # noqa: E402
-import rclpy  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.qos import qos_profile_sensor_data  # noqa: E402
-
-from wam_ros.contract.data import ActionChunk, Observation  # noqa: E402
-from wam_ros.contract.model import Contract  # noqa: E402
-from wam_ros.msg import ActionChunk as ActionChunkMsg  # noqa: E402
-from wam_ros.msg import ExecutorState  # noqa: E402
-from wam_ros.msg import Observation as ObservationMsg  # noqa: E402
-from wam_ros.nodes.convert import chunk_to_msg, observation_to_msg  # noqa: E402
-from wam_ros.nodes.qos import LATCHED, RELIABLE  # noqa: E402
-from wam_ros.recording.playback import Playback  # noqa: E402
-from wam_ros.recording.reader import BagError  # noqa: E402
-from wam_ros.recording.rows import RowsError  # noqa: E402
+from wam_ros.contract.data import ActionChunk, Observation
+from wam_ros.contract.model import Contract
+from wam_ros.msg import ActionChunk as ActionChunkMsg
+from wam_ros.msg import ExecutorState
+from wam_ros.msg import Observation as ObservationMsg
+from wam_ros.nodes.convert import chunk_to_msg, observation_to_msg
+from wam_ros.nodes.qos import LATCHED, RELIABLE
+from wam_ros.recording.playback import Playback
+from wam_ros.recording.reader import BagError
+from wam_ros.recording.rows import RowsError
 
 
 def play(bag: Path, what: str, rate: float, namespace: str) -> int:
@@ -41,6 +38,7 @@ def play(bag: Path, what: str, rate: float, namespace: str) -> int:
     except (BagError, RowsError) as err:
         print(f"wam replay: {err}", file=sys.stderr)
         return 1
+    dds.use_profile()  # observations carry images; must precede rclpy.init
     rclpy.init()
     node = rclpy.create_node("wam_replay", namespace=f"/{namespace.strip('/')}")
     try:
@@ -64,6 +62,9 @@ def _observations(node: Node, playback: Playback, rate: float) -> int:
         print("wam replay: somebody publishes observations already; stop it", file=sys.stderr)
         return 1
     publisher = node.create_publisher(ObservationMsg, "observation", qos_profile_sensor_data)
+    end = time.monotonic() + 5.0
+    while time.monotonic() < end and not publisher.get_subscription_count():
+        rclpy.spin_once(node, timeout_sec=0.1)
     contract = playback.contract
     period = contract.rates.step_period / rate
     deadline = time.monotonic()
@@ -75,7 +76,8 @@ def _observations(node: Node, playback: Playback, rate: float) -> int:
         publisher.publish(observation_to_msg(now, contract.robot, contract.state_names))
         count += 1
         deadline += period
-    print(f"played {count} observations")
+    alone = "" if publisher.get_subscription_count() else "; nobody listens"
+    print(f"played {count} observations{alone}")
     return 0
 
 

@@ -75,6 +75,17 @@ class RunGoal:
             self._client.spin(0.02)
         return self.result is not None
 
+    def give_up(self) -> None:
+        """Have the arm hold although the policy does not answer: nobody knows what it will do.
+
+        The executor refuses the chunks of a policy that comes to later, until somebody gives an
+        instruction.
+        """
+        if self._goal is not None and self._goal.accepted:
+            self._goal.cancel_goal_async()
+        self._client.tell("")
+        self._client.spin(0.3)
+
     def close(self) -> None:
         """Forget the goal; one that still runs goes on."""
         self._action.destroy()

@@ -22,6 +22,11 @@ def wall_stamp(nanoseconds: int) -> Time:
     return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
+def nanoseconds(stamp: Time) -> int:
+    """A message stamp as nanoseconds, exactly."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
 class Words:
     """Sorts out what is news.
 
@@ -55,8 +60,7 @@ class Words:
 
     def echoed(self, message: Any) -> str | None:
         """The instruction in a `policy_state`; None if it is no news, or none was ever given."""
-        stamp = message.instruction_stamp
-        said_at = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+        said_at = nanoseconds(message.instruction_stamp)
         if said_at <= self._at:
             return None
         text = str(message.instruction).strip()

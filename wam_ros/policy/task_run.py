@@ -122,6 +122,10 @@ class InstructionRun:
         """Why it ended."""
         return self._end[1] if self._end else ""
 
+    def not_yet(self) -> None:
+        """Note that the judge began with this run: what it says from now on counts."""
+        self._not_yet = True
+
     def end(self, outcome: Outcome, message: str) -> None:
         """End by decision of somebody else; only the first end counts."""
         if self._end is None:
