@@ -337,3 +337,26 @@ def test_its_own_word_does_not_come_back_however_late_it_is_read(host: Any) -> N
     assert node._turn.instruction == "" and node._word[0] == ""
     node._on_instruction(SimpleNamespace(data="blue"), {"source_timestamp": time.time_ns()})
     assert node._turn.instruction == "blue", "somebody else's is another matter"
+
+
+def test_a_teacher_waits_for_a_simulation_to_be_discovered(host: Any) -> None:
+    """Its first call would else fail, and a slow one has stalled before the second is done."""
+
+    class Teacher(Imagining):
+        needs_objects = True
+
+    backend = Teacher()
+    backend.gate.set()
+    h = host(backend)
+    h.until(lambda: h.node._turn.instruction == "stay")
+    said = time.monotonic()
+    h.until(lambda: time.monotonic() > said + 0.7)
+    assert not backend.calls
+    h.node._objects["red_block"] = np.zeros(3)
+    h.until(lambda: bool(h.of("_chunk_out")), 10)
+    h.node._objects.clear()
+    h.word.data = "wait"
+    h.until(lambda: h.of("_chunk_out")[-1].instruction == "wait", 10)
+    assert time.monotonic() - h.node._taken > 1.5, (
+        "but not for ever: the backend says what it lacks"
+    )

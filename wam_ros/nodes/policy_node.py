@@ -55,6 +55,8 @@ STATE_NAMES = ("unconfigured", "loading", "warming", "ready", "running", "error"
 FRAMES = QoSProfile(depth=16, reliability=ReliabilityPolicy.BEST_EFFORT)
 _SILENCE = 3.0
 """Seconds after which an executor that said nothing (it speaks at 10 Hz) is not there."""
+_OBJECTS = 2.0
+"""Seconds after an instruction that a simulation may take to be discovered."""
 _LAST_WORDS = 0.5
 """Seconds between losing the device and ending the process."""
 
@@ -83,6 +85,7 @@ class PolicyNode(AutostartNode):
         self._phase, self._reason, self._views = UNCONFIGURED, "", ""
         self._understood, self._failing = False, False
         self._word = ("", 0)
+        self._taken = 0.0
         self._executor: Any = None
         self._executor_at = float("-inf")
         self._objects: dict[str, Any] = {}
@@ -204,6 +207,7 @@ class PolicyNode(AutostartNode):
         with self._saying:
             self._turn.say(text)
             self._note(text, said_at)
+            self._taken = time.monotonic()
             self._understood, self._failing = bool(text), False
         self.get_logger().info(f"instruction: '{text}'" if text else "instruction cleared: hold")
         if self._phase in (READY, RUNNING):
@@ -268,7 +272,7 @@ class PolicyNode(AutostartNode):
             return
         if not (self._active and self._phase in (READY, RUNNING) and self._understood):
             return
-        if self._busy:
+        if self._busy or self._blind():
             return
         decision = self._turn.begin(self._now(), self._resting)
         if decision is None:
@@ -279,6 +283,11 @@ class PolicyNode(AutostartNode):
         self._calling = True
         self._worker = threading.Thread(target=self._work, args=(call,), daemon=True)
         self._worker.start()
+
+    def _blind(self) -> bool:
+        """Whether the scene's objects are still to be heard of, by a teacher that needs them."""
+        missing = self._backend is not None and self._backend.needs_objects and not self._objects
+        return missing and time.monotonic() - self._taken < _OBJECTS
 
     def _work(self, call: Call) -> None:
         try:
