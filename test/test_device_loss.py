@@ -24,12 +24,10 @@ def lossy(spec: ProcessSpec) -> list[str]:
     return line
 
 
-@pytest.mark.parametrize("error", ["RuntimeError", "AcceleratorError"])
 def test_the_process_ends_and_comes_back_without_an_instruction(
-    graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+    graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAM_TEST_NOTE", str(tmp_path / "lost"))
-    monkeypatch.setenv("WAM_TEST_ERROR", error)
     g = graph("franka_droid", make_command=lossy, seed="1")
     c = g.client
     first = g.supervisor.pids["policy"]
@@ -37,7 +35,7 @@ def test_the_process_ends_and_comes_back_without_an_instruction(
     assert run.send(TEXT)
     g.until(lambda: run.result is not None, 30)
     assert run.outcome is Outcome.ERROR, run.result.message
-    assert error in run.result.message
+    assert "CUDA error" in run.result.message
 
     g.until(lambda: any("policy ended (exit code 3); restart" in s for s in g.said), 10)
     c.policy = None

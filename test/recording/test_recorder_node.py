@@ -173,6 +173,7 @@ def test_a_success_counts_that_was_said_a_moment_before_the_end(
         for success in (False, True):
             judge.publish(SimState(task="fold the towel", success=success))
         say.publish(String(data=""))
+        judge.publish(SimState())
         robot.run(0.2)
         os.kill(process.pid, signal.SIGCONT)
         (bag,) = tmp_path.glob("*/metadata.yaml")

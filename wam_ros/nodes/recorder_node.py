@@ -39,6 +39,8 @@ _PICTURES, _ROWS = 120, 5000
 _ECHO = 3.0
 """Seconds a policy may take to repeat a new instruction in its state."""
 _LATCHED = ("executor_state", "policy_state")
+_LAST_WORD = 0.5
+"""Seconds in which a simulation, which speaks at 10 Hz, tells its verdict on what has ended."""
 _VERDICTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 _RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable"}
 _DURABILITY = {DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}
@@ -217,6 +219,8 @@ class RecorderNode(Node):  # type: ignore[misc]
         """With ``auto``, one episode per instruction; in simulation its judge gives the verdict."""
         if instruction == self._instruction:
             return
+        if self._auto and self._sim and self._recorder.recording:
+            self._await_verdict()
         self._read_judge()
         self._instruction = instruction
         if not self._auto:
@@ -232,10 +236,22 @@ class RecorderNode(Node):  # type: ignore[misc]
         except (RecorderError, OSError) as err:
             self.get_logger().error(str(err))
 
-    def _read_judge(self) -> None:
+    def _await_verdict(self) -> None:
+        """Read on until the judge speaks of something else, or succeeded.
+
+        Of two topics nobody promises an order: its last word on this may be on its way.
+        """
+        end = time.monotonic() + _LAST_WORD
+        while not self._read_judge() and not self._succeeded and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def _read_judge(self) -> bool:
+        """Note a success; whether the judge has turned to something else."""
+        elsewhere = False
         for message in self._judge.take_all():
-            done = bool(message.success) and message.task == self._instruction
-            self._succeeded = self._succeeded or done
+            elsewhere = message.task != self._instruction
+            self._succeeded = self._succeeded or (bool(message.success) and not elsewhere)
+        return elsewhere
 
     # ---- reports -------------------------------------------------------------------------------
 

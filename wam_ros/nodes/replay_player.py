@@ -85,7 +85,7 @@ def _actions(node: Node, playback: Playback) -> int:
     heard: list[Any] = []
     node.create_subscription(ExecutorState, "executor_state", heard.append, LATCHED)
     publisher = node.create_publisher(ActionChunkMsg, "action_chunk", RELIABLE)
-    end = time.monotonic() + 10.0
+    end = time.monotonic() + 5.0
     while time.monotonic() < end and not (heard and publisher.get_subscription_count()):
         rclpy.spin_once(node, timeout_sec=0.1)
     if not heard:
