@@ -93,6 +93,11 @@ def test_a_folder_of_another_collection_is_refused(three: Path) -> None:
         ({"tasks": ("toch",)}, "unknown task 'toch'"),
         ({"seed": -1}, "seeds start at 0"),
         ({"tasks": ("touch", "fold")}, "unknown task 'fold'"),
+        ({"mishaps": 15.0}, "--mishaps 15: a share of the episodes, 0 to 1"),
+        ({"deadline": 0.0}, "--deadline 0: must be above 0"),
+        ({"width": -4}, "--width -4: must be above 0"),
+        ({"linger": -0.1}, "--linger -0.1: must not be negative"),
+        ({"control_rate": 300.0}, "--control-rate: 300 Hz does not divide the physics rate"),
     ],
 )
 def test_a_typing_error_leaves_no_trace(tmp_path: Path, given: dict, said: str) -> None:

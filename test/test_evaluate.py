@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from wam_ros.cli import main
 from wam_ros.commands.evaluate import policy_of
-from wam_ros.rollout.evaluate import Condition, evaluate
+from wam_ros.rollout.evaluate import Condition, Evaluator, evaluate
+from wam_ros.rollout.loop import Rollout
 
 SMALL = Condition("teacher", "scripted", "async", robot="franka_droid", render_width=48)
 
@@ -63,7 +65,7 @@ def test_a_chain_counts_instructions_until_the_first_that_fails() -> None:
 
 
 def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, capsys) -> None:
-    file = tmp_path / "e.json"
+    file = tmp_path / "new" / "e.json"
     common = ["evaluate", "--robot", "franka_droid", "--width", "48", "--episodes", "2"]
     assert (
         main(
@@ -93,9 +95,67 @@ def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, cap
         (["--cadence", "sync", "sync"], "is asked for twice"),
         (["--task", "juggle"], "juggle"),
         (["--split", "none"], "none"),
+        (["--seed", "-1"], "seeds start at 0"),
+        (["--deadline", "0"], "deadline 0 must be above 0"),
+        (["--mishaps", "2"], "a share of the episodes, 0 to 1"),
+        (["--json", str(tmp_path)], "is a folder"),
+        (["--picture", str(file / "p.png")], "cannot be written"),
     ]:
         assert main([*common, *wrong]) == 2
         assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_was_found_before_it_broke_off_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], jobs: int
+) -> None:
+    file = tmp_path / "e.json"
+    line = ["evaluate", "--robot", "franka_droid", "--width", "48", "--episodes", "2"]
+    line += ["--jobs", str(jobs), "--deadline", "0.3", "--json", str(file)]
+    # The second policy turns out not to be there once the first has been judged.
+    nowhere = f"wam,checkpoint:={tmp_path / 'nowhere'}"
+    assert main([*line, "--policy", "hold", nowhere]) == 1
+    said = capsys.readouterr()
+    assert "nowhere" in said.err and "broken off after 2 of 4 episodes" in said.out
+    written = json.loads(file.read_text())
+    assert not written["whole"] and len(written["records"]) == 2
+    assert "broken off" in said.out
+
+
+def test_stopping_an_evaluation_keeps_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "e.json"
+    episode, count = Evaluator.episode, iter(range(9))
+
+    def stopped(self: Evaluator, index: int) -> object:
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return episode(self, index)
+
+    monkeypatch.setattr(Evaluator, "episode", stopped)
+    line = ["evaluate", "--robot", "franka_droid", "--width", "48", "--deadline", "0.3"]
+    line += ["--episodes", "2", "--policy", "hold", "b=hold", "--json", str(file)]
+    assert main(line) == 130
+    assert "broken off after 3 of 4 episodes" in capsys.readouterr().out
+    assert [r["policy"] for r in json.loads(file.read_text())["records"]] == ["hold", "hold", "b"]
+
+
+def test_a_chain_may_be_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    chained = dataclasses.replace(SMALL, task="chain", backend="hold", deadline=0.2)
+    met: list[int] = []
+    run = Rollout.run
+
+    def watched(self: Rollout, *args: Any, **more: Any) -> Any:
+        met.append(len(more["disturbances"]))
+        return run(self, *args, **more)
+
+    monkeypatch.setattr(Rollout, "run", watched)
+    seeds = [
+        [r.seed for r in evaluate([dataclasses.replace(chained, mishaps=share)], 2)]
+        for share in (0.0, 1.0)
+    ]
+    assert met == [0, 0, 1, 1] and seeds[0] == seeds[1]
 
 
 def test_policies_on_the_command_line() -> None:

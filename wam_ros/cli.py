@@ -69,7 +69,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from wam_ros.bringup import BringupError
     from wam_ros.contract import ContractError
+    from wam_ros.jsonfile import can_be_written
 
+    for name in ("json", "picture"):  # found out now, not after an hour's work
+        try:
+            if getattr(args, name, None):
+                can_be_written(getattr(args, name))
+        except OSError as err:
+            print(f"wam {args.command}: --{name}: {err}", file=sys.stderr)
+            return 2
     try:
         return int(args.run(args))
     except (BringupError, ContractError, RuntimeError) as err:

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON; what is not a finite number becomes null."""
+    """Write ``value`` as indented JSON; what is not a finite number becomes null.
+
+    Folders that are missing are made.
+    """
     text = json.dumps(_strict(value), indent=2, allow_nan=False)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def can_be_written(path: str | Path) -> None:
+    """Make the folder of a file that is to be written after long work.
+
+    Raises
+    ------
+    OSError
+        It cannot be written there; names the path.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OSError(f"{path} cannot be written: {err}") from err
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: no permission")
 
 
 def _strict(value: Any) -> Any:

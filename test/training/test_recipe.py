@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import multiprocessing
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,13 @@ from wam_ros.contract.data import Observation
 from wam_ros.contract.load import load_contract
 from wam_ros.policy.base import Window
 from wam_ros.policy.wam import WamPolicy
-from wam_ros.training.finetune import merged
+from wam_ros.training import recipe
+from wam_ros.training.finetune import merged, suited
 from wam_ros.training.gear import GearDataset, GearError
+from wam_ros.training.output import weights_name
+from wam_ros.training.prepare import measurable
 from wam_ros.training.recipe import Settings, SmallRecipe
+from wam_ros.wam import presets
 from wam_ros.wam.checkpoint.experiment import EmbodimentSetup, Experiment
 from wam_ros.wam.checkpoint.load import load
 
@@ -88,11 +95,75 @@ def test_fine_tuning_changes_the_transformer_only(
     args = ["train", str(dataset.folder), "--out", str(out), "--from", str(checkpoint)]
     assert main([*args, *extra, *QUICK, "--rate", "0.01"]) == 0
     before = load(checkpoint, dtype=torch.float32).networks
-    after = load(out, checkpoint if lora else None, dtype=torch.float32).networks
+    after = load(out, dtype=torch.float32).networks  # adapters remember where their base is
     for name, module in before.by_component().items():
         now = after.by_component()[name].state_dict()
         changed = any(not torch.equal(v, now[k]) for k, v in module.state_dict().items())
         assert changed == (name == "dit"), name
+    facts = json.loads((out / "training.json").read_text())
+    assert facts["settings"]["lora"] == lora and list(facts["steps"].values()) == [2]
+    # It is whole: whoever runs it names nothing but its folder.
+    policy = WamPolicy({"checkpoint": str(out)})
+    policy.configure(load_contract("agibot_g1"))
+    policy.reset(TASKS[0])
+
+
+def test_a_tuned_checkpoint_does_not_go_on_from_another_base(
+    checkpoint: Path, dataset: GearDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = shutil.copytree(checkpoint, tmp_path / "base")
+    line = ["train", str(dataset.folder), "--out", str(tmp_path / "tuned"), *QUICK]
+    assert main([*line, "--from", str(base)]) == 0
+    weights = (tmp_path / "tuned" / "model.safetensors").read_bytes()
+    # The same weights elsewhere are the same base; weights that were trained on are not.
+    moved = shutil.move(base, tmp_path / "moved")
+    assert main([*line, "--from", str(moved)]) == 0
+    longer = [x if x != "2" else "3" for x in QUICK]
+    assert main(["train", str(dataset.folder), "--out", str(moved), *longer[:2], *QUICK[2:]]) == 0
+    capsys.readouterr()
+    assert main([*line, "--from", str(moved)]) == 1
+    assert "begun with another checkpoint" in capsys.readouterr().out
+    assert (tmp_path / "tuned" / "model.safetensors").read_bytes() == weights
+
+
+def test_every_checkpoint_is_tuned_as_it_was_trained() -> None:
+    given = Settings()
+    small_one = suited(given, presets.small(), None)
+    assert small_one.video_weight == given.video_weight and small_one.dit_rate < given.dit_rate
+    released = suited(given, presets.preset("14b"), None)
+    assert (released.video_weight, released.dit_rate) == (0.3, 1e-5)
+    assert suited(given, presets.preset("14b"), 1e-4).dit_rate == 1e-4
+    only = suited(dataclasses.replace(given, video_weight=0.0), presets.preset("14b"), None)
+    assert only.video_weight == 0.0
+    assert dataclasses.replace(given, schedule="decoupled").levels is None
+
+
+def test_the_same_weights_have_the_same_name(checkpoint: Path, tmp_path: Path) -> None:
+    again = shutil.copytree(checkpoint, tmp_path / "again")
+    assert weights_name(again) == weights_name(checkpoint)
+    file = again / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert weights_name(again) != weights_name(checkpoint)
+
+
+def test_a_vae_that_dies_ends_the_training_at_its_next_line(
+    dataset: GearDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(recipe, "_video", die)
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(recipe.mp, "get_context", lambda _: fork)
+    made = SmallRecipe(dataset, tmp_path / "out", Settings(jobs=2), lambda _: None)
+    with pytest.raises(RuntimeError, match="ended with 3"), made._video_aside():
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            made._say("words      1 %")
+            time.sleep(0.05)
+    made._say("nobody minds any more")
 
 
 def test_wrong_usage_is_explained(
@@ -140,16 +211,14 @@ def test_other_data_or_settings_do_not_go_on_with_a_run(
 
 
 def test_a_held_out_part_that_cannot_be_measured_on_is_said_and_left_out(
-    dataset: GearDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = Settings(max_steps=1, batch=2, dit_minutes=5.0)
-    recipe = SmallRecipe(dataset, tmp_path / "out", settings, print)
-    assert recipe._measurable("dit", lambda: 1) == 1
+    assert measurable("dit", lambda: 1, print) == 1
 
     def refuse() -> int:
         raise ValueError("no instruction was carried out")
 
-    assert recipe._measurable("dit", refuse) is None
+    assert measurable("dit", refuse, print) is None
     assert "dit: nothing held out to measure on (no instruction" in capsys.readouterr().out
 
 

@@ -78,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
     except CollectError as err:
         print(f"wam collect: {err}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was")
+        return 130
     figures = _figures(summaries, time.monotonic() - started, args.out)
     print(
         f"{figures['episodes']} episodes ({figures['skipped']} were there), "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import sys
@@ -115,7 +116,7 @@ def _with_model(backend: str, options: dict[str, Any], robot: str) -> dict[str, 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it; 0 on success, 2 on wrong usage."""
+    """Run it; 0 on success, 1 when it broke off, 2 on wrong usage, 130 when it was stopped."""
     if importlib.util.find_spec("mujoco") is None:
         print("wam evaluate needs mujoco: pip install 'wam_ros[sim]'", file=sys.stderr)
         return 2
@@ -129,22 +130,36 @@ def run(args: argparse.Namespace) -> int:
         print(f"wam evaluate: {err}", file=sys.stderr)
         return 2
     started = time.monotonic()
-    with Counter("evaluating", args.episodes * len(wanted)) as counter:
-        won: dict[str, list[bool]] = {}
+    records: list[Any] = []  # as they come; in order once all are there
+    won: dict[str, list[bool]] = {}
+    count = args.episodes * len(wanted)
+    try:
+        with Counter("evaluating", count) as counter:
 
-        def progress(condition: Any, record: Any, error: str) -> None:
-            name = f"{condition.label} {condition.cadence} {condition.task} {condition.split}"
-            won.setdefault(name, []).append(record.success)
-            rate = f"{sum(won[name])}/{len(won[name])}"
-            counter.advance(f"{name}: {rate}")
-            if error:
-                counter.say(f"{name}, seed {record.seed}: {error}")
+            def progress(condition: Any, record: Any, error: str) -> None:
+                name = f"{condition.label} {condition.cadence} {condition.task} {condition.split}"
+                records.append(record)
+                won.setdefault(name, []).append(record.success)
+                rate = f"{sum(won[name])}/{len(won[name])}"
+                counter.advance(f"{name}: {rate}")
+                if error:
+                    counter.say(f"{name}, seed {record.seed}: {error}")
 
-        records = evaluate(wanted, args.episodes, args.jobs, progress)
-    return _report(args, records, time.monotonic() - started)
+            records = evaluate(wanted, args.episodes, args.jobs, progress)
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    except (RuntimeError, ValueError, OSError) as err:
+        print(f"wam evaluate: {err}", file=sys.stderr)
+        code = 1
+    if code:
+        print(f"broken off after {len(records)} of {count} episodes")
+    if records:
+        _report(args, records, time.monotonic() - started, code == 0)
+    return code
 
 
-def _report(args: argparse.Namespace, records: list[Any], wall: float) -> int:
+def _report(args: argparse.Namespace, records: list[Any], wall: float, whole: bool) -> None:
     """Print the table, every later policy compared with the first, and write what was asked for."""
     from dataclasses import asdict
 
@@ -153,12 +168,14 @@ def _report(args: argparse.Namespace, records: list[Any], wall: float) -> int:
 
     summaries = summarise(records)
     first, *others = dict.fromkeys(r.policy for r in records)
-    comparisons = [c for other in others for c in compare(records, first, other)]
+    comparisons = []
+    for other in others:
+        with contextlib.nullcontext() if whole else contextlib.suppress(ValueError):
+            comparisons += compare(records, first, other)  # broken off, they may share no seed
     print(table(summaries, comparisons))
     title = f"{args.robot}, {args.episodes} episodes each, seed {args.seed}"
+    title += "" if whole else ", broken off"
     print(f"{title}; {wall:.0f} s")
-    if args.picture:
-        draw(args.picture, summaries, title)
     if args.json:
         left_out = ("run", "json", "picture", "command")
         write_json(
@@ -166,8 +183,10 @@ def _report(args: argparse.Namespace, records: list[Any], wall: float) -> int:
             {
                 "arguments": {k: v for k, v in vars(args).items() if k not in left_out},
                 "wall_s": round(wall, 1),
+                "whole": whole,
                 **to_dict(summaries, comparisons),
                 "records": [asdict(r) for r in records],
             },
         )
-    return 0
+    if args.picture:
+        draw(args.picture, summaries, title)

@@ -41,7 +41,12 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--vae-minutes", type=float, help="default 8")
     p.add_argument("--encoder-minutes", type=float, help="default 12")
     p.add_argument("--steps", type=int, help="most steps of each stage")
-    p.add_argument("--rate", type=float, help="learning rate of the transformer")
+    p.add_argument(
+        "--rate",
+        type=float,
+        help="learning rate of the transformer (from nothing 1.5e-3; a small model 3e-4, another "
+        "1e-5)",
+    )
     p.add_argument("--batch", type=int, help="windows per step (default 32)")
     p.add_argument("--bf16", action="store_true", help="forwards in bfloat16")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda")
@@ -112,10 +117,7 @@ def _settings(args: argparse.Namespace) -> Any:
         device=args.device,
         **{k: v for k, v in given.items() if v is not None},
     )
-    if args.action_only:
-        return dataclasses.replace(settings, video_weight=0.0)
-    # The small recipe's weight suits a network with little room; others keep the usual one.
-    return dataclasses.replace(settings, video_weight=0.3) if args.base else settings
+    return dataclasses.replace(settings, video_weight=0.0) if args.action_only else settings
 
 
 def _small(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
@@ -127,7 +129,7 @@ def _small(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
 def _finetune(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
     import torch
 
-    from wam_ros.training.finetune import finetune
+    from wam_ros.training.finetune import finetune, suited
     from wam_ros.training.ranks import join
     from wam_ros.wam.checkpoint.load import load
     from wam_ros.wam.text import Tokenizer
@@ -140,8 +142,10 @@ def _finetune(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
         kept = device.type == "cuda" and (args.lora or ranks is not None)
         dtype = torch.bfloat16 if kept else torch.float32
         loaded = load(args.base, device=str(device), dtype=dtype)
-        folder = args.tokenizer or args.base / "tokenizer"
-        tokenizer = Tokenizer(folder, loaded.config.dit.text_len)
+        settings = suited(settings, loaded.config, args.rate)
+        tokenizer = Tokenizer(
+            args.tokenizer or Tokenizer.beside(args.base), loaded.config.dit.text_len
+        )
         return finetune(
             loaded, args.base, tokenizer, dataset, args.out, settings, print, args.lora, None, ranks
         )

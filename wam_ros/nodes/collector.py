@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-import multiprocessing as mp
+import math
 import re
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wam_ros.children import end_with_parent
 from wam_ros.contract import load_contract
 from wam_ros.jsonfile import write_json
 from wam_ros.nodes.bag_observer import BagObserver, Options, verdict_of
 from wam_ros.recording import metadata
 from wam_ros.recording.bag import OPEN
 from wam_ros.rollout import Rollout, Settings
+from wam_ros.rollout.body import steps_of
 from wam_ros.rollout.plan import BLOCK, EpisodePlan, plan_episode
 from wam_ros.rollout.policies import teacher
 from wam_ros.sim.language import Split
 from wam_ros.sim.variation import Randomisation, Scenes
+from wam_ros.workers import worker_pool
 
 ARGUMENTS = "collect.json"
 """File in the collection's folder that says how it was made."""
@@ -148,7 +149,6 @@ _worker: Collector | None = None
 
 def _begin(collection: Collection, out: Path) -> None:
     global _worker
-    end_with_parent()
     _worker = Collector(collection, out)
 
 
@@ -171,7 +171,7 @@ def collect(
     Raises
     ------
     CollectError
-        ``out`` holds a collection made with other arguments; names them.
+        An argument is out of range, or ``out`` holds a collection made with others; names them.
     """
     _check(collection, episodes)
     _agree(collection, out)
@@ -184,8 +184,7 @@ def collect(
         worker.rollout.close()
         return summaries
     summaries = []
-    context = mp.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _begin, (collection, out)) as pool:
+    with worker_pool(jobs, _begin, (collection, out)) as pool:
         for done in as_completed([pool.submit(_episode, i) for i in range(episodes)]):
             summaries.append(done.result())
             progress(summaries[-1])
@@ -198,7 +197,23 @@ def _check(collection: Collection, episodes: int) -> None:
         raise CollectError(f"--seed {collection.seed}: seeds start at 0")
     if episodes > BLOCK:
         raise CollectError(f"--episodes {episodes}: a seed has {BLOCK}; use several")
+    for name in ("mishaps", "nudges", "chain"):
+        share = getattr(collection, name)
+        if not 0.0 <= share <= 1.0:
+            raise CollectError(f"--{name} {share:g}: a share of the episodes, 0 to 1")
+    for name in ("deadline", "state_rate", "camera_rate", "control_rate", "width"):
+        value = getattr(collection, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise CollectError(f"--{name.replace('_', '-')} {value:g}: must be above 0")
+    for name in ("latency", "linger"):
+        value = getattr(collection, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise CollectError(f"--{name} {value:g}: must not be negative")
     contract = load_contract(collection.robot)
+    try:
+        steps_of(collection.control_rate or contract.rates.control)
+    except ValueError as err:
+        raise CollectError(f"--control-rate: {err}") from err
     for task in collection.tasks:
         try:
             plan_episode(contract, collection.split, collection.seed, 0, (task,))

@@ -187,13 +187,11 @@ class WamPolicy:
 
         if self._tokenizer_folder:
             return lambda length: Tokenizer(self._tokenizer_folder, length)
-        for folder in (self._folder / "tokenizer", self._folder / "umt5-xxl", self._folder):
-            if any((folder / name).is_file() for name in Tokenizer.FILES):
-                return lambda length: Tokenizer(folder, length)
-        raise FileNotFoundError(
-            "no tokenizer beside the weights; name its folder with tokenizer:=FOLDER "
-            "(google/umt5-xxl's tokenizer files)"
-        )
+        try:
+            folder = Tokenizer.beside(self._folder)
+        except FileNotFoundError as err:
+            raise FileNotFoundError(f"{err}, with tokenizer:=FOLDER") from err
+        return lambda length: Tokenizer(folder, length)
 
     def _begin(self, loaded: Any, make_tokenizer: Any, savings: Any) -> None:
         from wam_ros.wam import prompts

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing as mp
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wam_ros.children import end_with_parent
 from wam_ros.contract import Contract
 from wam_ros.recording import layout as names
 from wam_ros.recording.convert import Options, convert_bag, key_of
@@ -23,6 +21,7 @@ from wam_ros.recording.episode import Episode
 from wam_ros.recording.gear import DatasetError, write_gear_metadata
 from wam_ros.recording.layout import Layout, annotation_key, language_columns, layout_of, video_key
 from wam_ros.recording.video import CODEC, PIXELS
+from wam_ros.workers import worker_pool
 
 CACHE = ".episodes"
 """Converted episodes; a second run takes from here what has not changed."""
@@ -51,7 +50,7 @@ def convert_all(
             results[i] = {**convert_bag(bag, target, options), "folder": str(targets[i])}
             progress(i + 1, len(bags), results[i])
     else:
-        with ProcessPoolExecutor(jobs, mp.get_context("spawn"), end_with_parent) as pool:
+        with worker_pool(jobs) as pool:
             waiting = {
                 pool.submit(convert_bag, bag, target, options): i
                 for i, (bag, target) in enumerate(zip(bags, targets, strict=True))

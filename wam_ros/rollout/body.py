@@ -24,6 +24,18 @@ def space_of(contract: Contract) -> Space:
     return Space(contract, expand(path if path.is_absolute() else share() / path))
 
 
+def steps_of(rate: float) -> int:
+    """Physics steps in a control period of ``1 / rate`` s; ValueError unless they are whole."""
+    steps = 1.0 / (rate * TIMESTEP)
+    whole = max(1, round(steps))
+    if abs(steps - whole) > 1e-6:
+        raise ValueError(
+            f"{rate:g} Hz does not divide the physics rate of {1.0 / TIMESTEP:g} Hz; "
+            "a rollout needs 500, 250, 100, ... Hz"
+        )
+    return whole
+
+
 class Body:
     """A plant, an executor, and the driver topics between them, without the topics.
 
@@ -33,13 +45,10 @@ class Body:
 
     def __init__(self, plant: Plant, settings: Settings, space: Space) -> None:
         contract = plant.contract
-        steps = 1.0 / (contract.rates.control * TIMESTEP)
-        self._steps = max(1, round(steps))
-        if abs(steps - self._steps) > 1e-6:
-            raise ValueError(
-                f"rates.control {contract.rates.control:g} Hz does not divide the physics rate "
-                f"of {1.0 / TIMESTEP:g} Hz; a rollout needs 500, 250, 100, ... Hz"
-            )
+        try:
+            self._steps = steps_of(contract.rates.control)
+        except ValueError as err:
+            raise ValueError(f"rates.control: {err}") from err
         self.plant, self.contract = plant, contract
         self.core = Executor(contract, settings, space)
         self._channels = channels(contract, self.core, sim=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
+import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
-from wam_ros.children import end_with_parent
 from wam_ros.contract import load_contract
 from wam_ros.evaluation import EpisodeRecord
 from wam_ros.rollout.episode import Episode
@@ -18,10 +17,12 @@ from wam_ros.rollout.plan import BLOCK, plan_episode
 from wam_ros.rollout.policies import make_policy
 from wam_ros.rollout.records import record_of
 from wam_ros.rollout.settings import Settings
+from wam_ros.sim.disturbance import draw_disturbance
 from wam_ros.sim.language import Split, say
 from wam_ros.sim.seeds import episode_seed, stream
 from wam_ros.sim.tasks import arms, chain
 from wam_ros.sim.variation import Randomisation, Scenes
+from wam_ros.workers import worker_pool
 
 SPLITS: dict[str, tuple[Split, Split]] = {
     "placements": ("held_out", "train"),
@@ -49,6 +50,13 @@ class Condition:
         Seconds per instruction.
     render_width, camera_delay, camera_rate
         See `Settings`; width and delay are by default as the simulation's node has them.
+    mishaps
+        Share 0..1 of episodes in which a block is moved or an arm pushed, once.
+
+    Raises
+    ------
+    ValueError
+        A value is unknown or out of range.
     """
 
     label: str
@@ -73,6 +81,18 @@ class Condition:
             raise ValueError(f"unknown task '{self.task}'; there are {', '.join(TASKS)}")
         if self.split not in SPLITS:
             raise ValueError(f"unknown split '{self.split}'; there are {', '.join(SPLITS)}")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed}: seeds start at 0")
+        if not 0.0 <= self.mishaps <= 1.0:
+            raise ValueError(f"mishaps {self.mishaps:g}: a share of the episodes, 0 to 1")
+        for name in ("period", "deadline", "render_width", "camera_rate"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} {value:g} must be above 0")
+        for name in ("latency", "camera_delay"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} {value:g} must not be negative")
 
     @property
     def charged(self) -> float | str:
@@ -130,11 +150,16 @@ class Evaluator:
         seed = episode_seed(scenes, c.seed * BLOCK + index)
         rng = stream(seed, "chain")
         texts = [say(t, self.contract, sentences, rng) for t in chain(self.contract, seed, CHAIN)]
+        mishaps = []
+        if rng.random() < c.mishaps:
+            blocks = self._scenes.draw(seed).blocks
+            mishaps.append(draw_disturbance(self.contract, blocks, seed))
         found = self.rollout.run(
             texts[0],
             c.deadline * CHAIN,
             seed=seed,
             then=[(None, text) for text in texts[1:]],
+            disturbances=mishaps,
             patience=c.deadline,
         )
         return self._record(found, arms(self.contract), CHAIN)
@@ -156,7 +181,6 @@ _worker: Evaluator | None = None
 
 def _begin(condition: Condition) -> None:
     global _worker
-    end_with_parent()
     _worker = Evaluator(condition)
 
 
@@ -175,6 +199,11 @@ def evaluate(
 
     ``progress`` is called with every record as it comes, and why its policy gave up, if it did.
     With more than one job the processes share the machine, and measured latencies show it.
+
+    Raises
+    ------
+    PolicyError, ValueError
+        A policy cannot be set up; says why.
     """
     records: list[EpisodeRecord] = []
     for condition in conditions:
@@ -186,11 +215,10 @@ def evaluate(
                 progress(condition, found[index], error)
             evaluator.close()
         else:
-            context = mp.get_context("spawn")
             # Set before the children import torch; threads that wait for each other cost both.
             cores = (os.cpu_count() or 1) // jobs
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
-            with ProcessPoolExecutor(jobs, context, _begin, (condition,)) as pool:
+            with worker_pool(jobs, _begin, (condition,)) as pool:
                 waiting = {pool.submit(_episode, i): i for i in range(episodes)}
                 for done in as_completed(waiting):
                     record, error = done.result()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,23 +15,26 @@ import yaml
 from wam_ros.training.episodes import Episode
 from wam_ros.training.flow import Batch, Condition, FlowLoss, TeacherForcing
 from wam_ros.training.gear import GearDataset, GearError
-from wam_ros.training.lora import add_lora, save_lora
-from wam_ros.training.output import claim, make_room, stages_of
-from wam_ros.training.prepare import make_windows, split_off, with_held_out
+from wam_ros.training.lora import LoraLinear, add_lora, save_lora
+from wam_ros.training.output import claim, make_room, stages_of, weights_name, write_facts
+from wam_ros.training.prepare import make_windows, measurable, split_off, with_held_out
 from wam_ros.training.ranks import Ranks
 from wam_ros.training.recipe import Settings
 from wam_ros.training.sharding import gather, shard
 from wam_ros.training.trainer import Plan, Say, Trainer
-from wam_ros.training.windows import Windows
+from wam_ros.training.windows import RELEASED, Windows
 from wam_ros.wam import prompts
 from wam_ros.wam.checkpoint.experiment import Experiment, experiment_to_conf
 from wam_ros.wam.checkpoint.load import Loaded
 from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, metadata_to_json
 from wam_ros.wam.checkpoint.save import save
 from wam_ros.wam.conditioning import WindowConditioning, to_video
-from wam_ros.wam.config import KeypointConfig
+from wam_ros.wam.config import KeypointConfig, WamConfig
 from wam_ros.wam.rope import RotationTables
 from wam_ros.wam.text import Tokenizer
+
+TUNING_RATE, RELEASED_RATE = 3e-4, 1e-5
+RELEASED_VIDEO_WEIGHT = 0.3
 
 
 def finetune(
@@ -63,29 +67,39 @@ def finetune(
         _same_size(dataset, known)
         dataset = dataclasses.replace(dataset, metadata=known)
     _check(dataset, loaded)
+    experiment = merged(loaded.experiment, dataset.experiment())
     share = (0, 1) if ranks is None else (ranks.rank, ranks.world)
     if settings.batch % share[1]:
         raise GearError(f"--batch {settings.batch} does not divide among {share[1]} processes")
     if out.resolve() == base.resolve():
         raise GearError(f"--out is the checkpoint to fine-tune, {base}: choose another folder")
     stages = stages_of(out)
-    if ranks is None or ranks.first:
-        claim(stages, dataset.fingerprint(), {"lora": lora, **settings.deciding})
+    if ranks is not None and not ranks.first:
+        say = _nothing
+    else:
+        origin = {"lora": lora, "checkpoint": weights_name(base)}
+        claim(stages, dataset.fingerprint(), {**origin, **settings.deciding})
     with nullcontext() if ranks is None else ranks.in_turn():
         if episodes is None:
             size = (config.head.video_height, config.head.video_width)
             episodes = dataset.load(size, stages / "frames", jobs=settings.jobs)
         numbers = dataset.numbers(config.dit.max_state_dim, config.dit.action_dim)
         parts = split_off(episodes, settings.held_out, settings.seed)
-        windows = [
-            make_windows(networks, config, part, numbers, tokenizer, tag, seed, stages)
-            for seed, part in enumerate(parts, start=settings.seed)
-            if part
-        ]
+        choice = settings.choice if ours(config) else RELEASED
+
+        def encoded(part: Sequence[Episode], seed: int) -> Windows:
+            return make_windows(
+                networks, config, part, numbers, tokenizer, tag, seed, stages, choice
+            )
+
+        train = encoded(parts[0], settings.seed)
+        held = None
+        if parts[1]:
+            held = measurable("finetune", lambda: encoded(parts[1], settings.seed + 1), say)
     dit = networks.dit
     dit.rotations = RotationTables(dit.config.head_dim, real=True)
     # Each as it was trained: ours as it is run, the released ones with blind states.
-    dit.seeing_states = isinstance(config.clip, KeypointConfig)
+    dit.seeing_states = ours(config)
     torch.manual_seed(settings.seed)
     if lora:
         adapters = add_lora(dit, config)
@@ -103,6 +117,7 @@ def finetune(
             seed=seed,
             condition=condition,
             part=share,
+            steps=settings.levels if ours(config) else None,
         )
 
     plan = Plan(
@@ -111,14 +126,14 @@ def finetune(
         minutes=settings.dit_minutes,
         bf16=ranks is None and (settings.bf16 or (not lora and next(dit.parameters()).is_cuda)),
     )
-    loss, *held = [make(w, seed) for seed, w in enumerate(windows, start=settings.seed)]
+    measured = make(held, settings.seed + 1) if held is not None else None
     trainer = Trainer(
         "lora" if lora else "dit",
         [model],
-        with_held_out(loss, held[0] if held else None),
+        with_held_out(make(train, settings.seed), measured),
         plan,
         stages,
-        say if ranks is None or ranks.first else lambda _: None,
+        say,
         ranks,
     )
     trainer.run()
@@ -127,21 +142,60 @@ def finetune(
         gather(dit, ranks)
         if not ranks.first:
             return out
-    metadata = {**(loaded.metadata or {}), tag: dataset.metadata}
-    experiment = merged(loaded.experiment, dataset.experiment())
     make_room(out)
-    if not lora:
+    _write(loaded, base, tokenizer, dataset, experiment, out, adapters if lora else None)
+    origin = {"lora": lora, "checkpoint": str(base)}
+    spent, steps = round(trainer.seconds, 1), trainer.step
+    facts = {**origin, **dataclasses.asdict(settings)}
+    write_facts(out, dataset, facts, {trainer.name: spent}, {trainer.name: steps})
+    return out
+
+
+def _nothing(line: str) -> None:
+    """What the processes but the first one say."""
+
+
+def _write(
+    loaded: Loaded,
+    base: Path,
+    tokenizer: Tokenizer,
+    dataset: GearDataset,
+    experiment: Experiment,
+    out: Path,
+    adapters: dict[str, LoraLinear] | None,
+) -> None:
+    """The tuned checkpoint, whole: it loads without the options that its base needed."""
+    metadata = {**(loaded.metadata or {}), dataset.tag: dataset.metadata}
+    tokenizer.copy_to(out / "tokenizer")
+    dit = loaded.networks.dit
+    if adapters is None:
         # Trained on GPUs it is float32, twice what the release stores.
         dtype = torch.bfloat16 if next(dit.parameters()).is_cuda else None
-        save(out, config, networks, metadata, experiment, dtype)
-        return out
-    save_lora(out, config, dit, adapters, base)
+        save(out, loaded.config, loaded.networks, metadata, experiment, dtype)
+        return
+    save_lora(out, loaded.config, dit, adapters, base)
     (out / "experiment_cfg").mkdir(exist_ok=True)
     text = json.dumps(metadata_to_json(metadata), indent=1)
     (out / "experiment_cfg" / "metadata.json").write_text(text + "\n")
     conf = yaml.safe_dump(experiment_to_conf(experiment), sort_keys=False)
     (out / "experiment_cfg" / "conf.yaml").write_text(conf)
-    return out
+
+
+def ours(config: WamConfig) -> bool:
+    """Whether a checkpoint is of the small recipe's kind; it is tuned as it was trained."""
+    return isinstance(config.clip, KeypointConfig)
+
+
+def suited(settings: Settings, config: WamConfig, rate: float | None) -> Settings:
+    """Settings for fine-tuning a checkpoint, where nothing else was asked for.
+
+    The released models were tuned with the usual weight on the video and a learning rate of 1e-5
+    (SPEC section 7); a small one keeps its own weight, and a fifth of the rate it was trained at.
+    """
+    usual = replace(settings, dit_rate=rate or (TUNING_RATE if ours(config) else RELEASED_RATE))
+    if ours(config) or settings.video_weight == 0.0:
+        return usual
+    return replace(usual, video_weight=RELEASED_VIDEO_WEIGHT)
 
 
 def merged(known: Experiment | None, new: Experiment) -> Experiment:

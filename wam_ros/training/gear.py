@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wam_ros.children import end_with_parent
 from wam_ros.training.episodes import Array, Episode, Numbers
 from wam_ros.wam.checkpoint.experiment import EmbodimentSetup, Experiment
 from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, VectorInfo, VideoInfo
 from wam_ros.wam.embodiments import embodiment
 from wam_ros.wam.normalize import Statistics
+from wam_ros.workers import worker_pool
 
 Progress = Callable[[int, int], None]
 
@@ -155,8 +154,9 @@ class GearDataset:
         todo = [n for n, f in files.items() if not f.is_file()]
         work = [(self, n, size, stride, files[n]) for n in todo]
         if jobs > 1 and len(work) > 1:
-            with ProcessPoolExecutor(jobs, initializer=end_with_parent) as pool:
-                for i, _ in enumerate(pool.map(_compose, work, chunksize=4), start=1):
+            with worker_pool(jobs) as pool:
+                for i, done in enumerate([pool.submit(_compose, w) for w in work], start=1):
+                    done.result()
                     if progress:
                         progress(i, len(work))
         else:

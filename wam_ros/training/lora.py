@@ -98,7 +98,7 @@ def save_lora(
     released = to_released(dataclasses.replace(config, head=head))
     inner = released["action_head_cfg"]["config"]
     inner["save_lora_only"] = True
-    inner["diffusion_model_cfg"]["diffusion_model_pretrained_path"] = str(base)
+    inner["diffusion_model_cfg"]["diffusion_model_pretrained_path"] = str(base.resolve())
     (folder / "config.json").write_text(json.dumps(released, indent=2) + "\n")
     file = folder / "model.safetensors"
     tensors = {k: v.to(torch.float32).contiguous() for k, v in lora_tensors(dit, adapters).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from wam_ros.training.autoencoder import pixels
 from wam_ros.training.episodes import Array, Episode, Numbers
 from wam_ros.training.grounding import embed
 from wam_ros.training.latents import Latents, encode_all
-from wam_ros.training.trainer import Losses
+from wam_ros.training.trainer import Losses, Say
 from wam_ros.training.windows import RELEASED, Choice, Windows
 from wam_ros.wam import prompts
 from wam_ros.wam.checkpoint.load import Networks
 from wam_ros.wam.config import WamConfig
 from wam_ros.wam.vae import FRAMES_PER_LATENT
 
+_Loss = TypeVar("_Loss")
 _AT_ONCE = 64  # frames in one forward of the image encoder
 
 
@@ -99,6 +101,15 @@ def _image_tokens(networks: Networks, e: Episode, z: Latents, text: dict[str, Ar
         for f, p in zip(frames.split(_AT_ONCE), prompt.split(_AT_ONCE), strict=True)
     ]
     return torch.cat(parts).float().cpu().numpy()
+
+
+def measurable(stage: str, make: Callable[[], _Loss], say: Say) -> _Loss | None:
+    """A loss over the held-out part, or None, said, where that cannot be had."""
+    try:
+        return make()
+    except ValueError as err:
+        say(f"{stage}: nothing held out to measure on ({err})")
+        return None
 
 
 def with_held_out(

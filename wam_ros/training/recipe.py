@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing as mp
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -30,9 +29,9 @@ from wam_ros.training.flow import Batch, FlowLoss
 from wam_ros.training.gear import GearDataset
 from wam_ros.training.grounding import HindsightLoss, Readout
 from wam_ros.training.latents import encode_all
-from wam_ros.training.output import claim, make_room, stages_of
+from wam_ros.training.output import claim, make_room, stages_of, write_facts
 from wam_ros.training.pointing import Pointing
-from wam_ros.training.prepare import make_windows, split_off, with_held_out
+from wam_ros.training.prepare import make_windows, measurable, split_off, with_held_out
 from wam_ros.training.start import pass_noise
 from wam_ros.training.trainer import Plan, Say, Trainer, digest
 from wam_ros.training.vocabulary import write_tokenizer
@@ -47,9 +46,6 @@ from wam_ros.wam.text import Tokenizer
 from wam_ros.wam.vae import FRAMES_PER_LATENT
 
 _ASIDE = "video.json"
-
-
-_Loss = TypeVar("_Loss")
 
 
 @dataclass(frozen=True)
@@ -104,6 +100,16 @@ class Settings:
         """What decides what is learnt, apart from how long."""
         free = ("vae_minutes", "encoder_minutes", "dit_minutes", "max_steps", "jobs", "device")
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
+
+    @property
+    def levels(self) -> tuple[int, ...] | None:
+        """See `flow.FlowLoss`'s ``steps``."""
+        return self.sampling if self.schedule == "shared" else None
+
+    @property
+    def choice(self) -> Choice:
+        """Which windows the small transformer is trained on."""
+        return Choice(self.near_share, self.single_share, whole=True)
 
     @property
     def place(self) -> torch.device:
@@ -188,14 +194,24 @@ class SmallRecipe:
         )
         process.start()
         torch.set_num_threads(half)
+
+        def alive() -> None:
+            if process.exitcode:
+                raise RuntimeError(f"the VAE's process ended with {process.exitcode}; see above")
+
+        def say(line: str) -> None:
+            told(line)
+            alive()  # without its latents the encoders would learn for nothing
+
+        told, self._say = self._say, say
         try:
             yield
             process.join()
         finally:
+            self._say = told
             torch.set_num_threads(threads)
             process.terminate()
-        if process.exitcode:
-            raise RuntimeError(f"the VAE's process ended with {process.exitcode}; see above")
+        alive()
         self.seconds.update(json.loads((self.stages / _ASIDE).read_text()))
 
     def _load(self) -> list[Episode]:
@@ -286,7 +302,7 @@ class SmallRecipe:
 
         losses = [make(train)]
         losses[0].calibrate()
-        measured = self._measurable("encoders", lambda: make(held)) if held else None
+        measured = measurable("encoders", lambda: make(held), self._say) if held else None
         losses += [measured] if measured else []
         for name, share in (("words", s.words_share), ("places", 1 - s.words_share)):
             if share <= 0:
@@ -345,7 +361,7 @@ class SmallRecipe:
                 self.dataset.tag,
                 seed,
                 self.stages,
-                Choice(s.near_share, s.single_share, whole=True),
+                s.choice,
                 bf16=s.bf16,
             )
             spent = self.seconds.get("encode", 0.0) + time.monotonic() - started
@@ -356,7 +372,7 @@ class SmallRecipe:
                 s.schedule,
                 s.video_weight,
                 seed=seed,
-                steps=s.sampling if s.schedule == "shared" else None,
+                steps=s.levels,
             )
 
         trainer = Trainer(
@@ -364,7 +380,7 @@ class SmallRecipe:
             [dit],
             with_held_out(
                 make(train, s.seed),
-                self._measurable("dit", lambda: make(held, s.seed + 1)) if held else None,
+                measurable("dit", lambda: make(held, s.seed + 1), self._say) if held else None,
             ),
             self._plan(s.dit_minutes, s.dit_rate, bf16=s.bf16 and on_gpu),
             self.stages,
@@ -372,14 +388,6 @@ class SmallRecipe:
             upstream=digest(networks.vae, networks.text, networks.image),
         )
         self._finish(trainer)
-
-    def _measurable(self, stage: str, make: Callable[[], _Loss]) -> _Loss | None:
-        """A loss over the held-out part, or None where that cannot be had."""
-        try:
-            return make()
-        except ValueError as err:
-            self._say(f"{stage}: nothing held out to measure on ({err})")
-            return None
 
     def _finish(self, trainer: Trainer) -> None:
         trainer.run()
@@ -393,20 +401,8 @@ class SmallRecipe:
         metadata, experiment = {self.dataset.tag: self.dataset.metadata}, self.dataset.experiment()
         make_room(self.out)
         save(self.out, self.config, networks, metadata, experiment, dtype=torch.bfloat16)
-        facts = {
-            "settings": dataclasses.asdict(self.settings),
-            "dataset": {
-                "episodes": len(self.dataset.length),
-                "rows": sum(self.dataset.length.values()),
-                "tasks": len(self.dataset.tasks),
-            },
-            "seconds": self.seconds,
-            "steps": self.steps,
-            "machine": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        (self.out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+        settings = dataclasses.asdict(self.settings)
+        write_facts(self.out, self.dataset, settings, self.seconds, self.steps)
         return self.out
 
 

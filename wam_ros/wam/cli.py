@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from wam_ros.jsonfile import write_json
 
 COMMANDS = ("parity", "inspect-checkpoint", "savings-report", "quantize-report")
 
@@ -126,7 +127,7 @@ def _savings(args: argparse.Namespace) -> int:
 
 def _write(path: str | None, data: Any) -> None:
     if path:
-        Path(path).write_text(json.dumps(data, indent=2) + "\n")
+        write_json(path, data)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,33 @@ class Tokenizer:
             )
         from transformers import AutoTokenizer
 
-        self.length = length
+        self.length, self._folder = length, folder
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+    @classmethod
+    def beside(cls, checkpoint: Path) -> Path:
+        """Folder of the tokenizer that lies in a checkpoint's folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        """
+        for folder in (checkpoint / "tokenizer", checkpoint / "umt5-xxl", checkpoint):
+            if any((folder / name).is_file() for name in cls.FILES):
+                return folder
+        raise FileNotFoundError(
+            f"no tokenizer beside the weights in {checkpoint}: name the folder of the one they "
+            "were trained with (google/umt5-xxl's for the released models)"
+        )
+
+    def copy_to(self, folder: Path) -> None:
+        """Put the tokenizer's files into ``folder``, so that a checkpoint is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (*self.FILES, "tokenizer_config.json", "special_tokens_map.json"):
+            file = self._folder / name
+            if file.is_file() and file.resolve() != (folder / name).resolve():
+                shutil.copyfile(file, folder / name)
 
     def __call__(self, texts: str | list[str]) -> tuple[Tensor, Tensor]:
         """Clean and tokenise; return ids and mask, both int64 [B, length]."""

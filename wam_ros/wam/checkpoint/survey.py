@@ -126,7 +126,8 @@ def survey(folder: Path, base: Path | None = None) -> Survey:
         A checkpoint in the released layout.
     base
         Where tensors come from that `folder` does not hold: a full checkpoint, or a folder of raw
-        Wan weights (``diffusion_pytorch_model*.safetensors`` and the three ``.pth`` files).
+        Wan weights (``diffusion_pytorch_model*.safetensors`` and the three ``.pth`` files). None
+        takes, for adapters, the full checkpoint that `folder` remembers, if it is still there.
 
     Raises
     ------
@@ -141,6 +142,8 @@ def survey(folder: Path, base: Path | None = None) -> Survey:
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     source = open_source(folder)
+    if base is None and any(map(is_adapter, source.infos)):
+        base = _remembered(folder)
     base_source = open_source(base) if base else None
     if base_source is not None and any(map(is_adapter, base_source.infos)):
         raise CheckpointError(
@@ -163,6 +166,17 @@ def base_path(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return str(path) if path else None
+
+
+def _remembered(folder: Path) -> Path | None:
+    """The full checkpoint that adapters were trained on, where it is still there.
+
+    The released adapters name raw Wan weights, which they were not trained on: a full checkpoint
+    is told by what it says of its embodiments.
+    """
+    named = base_path(folder)
+    path = Path(named) if named else None
+    return path if path and (path / "experiment_cfg" / "metadata.json").is_file() else None
 
 
 def _match(found: Survey) -> None:
