@@ -50,6 +50,10 @@ def test_the_picture_is_drawn_only_when_there_is_something(tmp_path: Path) -> No
     marked.marks.append((BEGIN + 1.0, "the block was moved"))
     assert draw(tmp_path / "marked.png", marked, "agibot", '"touch the red block"')
     assert np.any(cv2.imread(str(tmp_path / "marked.png")) != picture)
+    begun = film()
+    begun.begin = BEGIN - 3.0
+    assert draw(tmp_path / "begun.png", begun, "agibot", '"touch the red block"')
+    assert np.any(cv2.imread(str(tmp_path / "begun.png")) != picture), "times count from there"
 
 
 class _Simulation:

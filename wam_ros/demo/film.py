@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +32,9 @@ class Film:
     surprise
         Time of arrival and value.
     marks
-        Time and text of what was done to the scene.
+        Time and text of what was said on the way or done to the scene.
+    begin
+        When the first instruction was said; pictures count from then.
     """
 
     seen: list[tuple[float, Mapping[str, np.ndarray]]] = field(default_factory=list)
@@ -39,9 +42,14 @@ class Film:
     surprise: list[tuple[float, float]] = field(default_factory=list)
     marks: list[tuple[float, str]] = field(default_factory=list)
     height: int = 96
+    begin: float = math.nan
+
+    def start(self) -> None:
+        """The first instruction is said just now."""
+        self.begin = time.time()
 
     def mark(self, text: str) -> None:
-        """Something was done to the scene just now."""
+        """Something was said, or done to the scene, just now."""
         self.marks.append((time.time(), text))
 
     def watch(self, client: Any) -> None:
@@ -88,16 +96,17 @@ class Film:
         if not self.imagined or not self.seen:
             return []
         stamps = np.array([t for t, _ in self.seen])
-        first, last = stamps[0], min(stamps[-1], max(t for t, _, _ in self.imagined))
+        expected = [t for t, _, _ in self.imagined]
+        first, last = max(stamps[0], min(expected)), min(stamps[-1], max(expected))
         found = []
-        for wanted in np.linspace(first, last, _MOMENTS + 1)[1:]:
+        for wanted in np.linspace(first, last, _MOMENTS):
             near = [x for x in self.imagined if abs(x[0] - wanted) <= 2 * _NEAR]
             if not near:
                 continue
-            expected, lead, picture = max(near, key=lambda x: x[1])
-            i = int(np.argmin(np.abs(stamps - expected)))
-            if abs(stamps[i] - expected) <= _NEAR:
-                found.append((expected, lead, picture, self.seen[i][1]))
+            moment, lead, picture = max(near, key=lambda x: x[1])
+            i = int(np.argmin(np.abs(stamps - moment)))
+            if abs(stamps[i] - moment) <= _NEAR:
+                found.append((moment, lead, picture, self.seen[i][1]))
         return found
 
 
@@ -115,7 +124,7 @@ def draw(path: Path, film: Film, tag: str, title: str) -> bool:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    begin = film.seen[0][0]
+    begin = film.begin if math.isfinite(film.begin) else film.seen[0][0]
     surprise = [(t - begin, v) for t, v in film.surprise if np.isfinite(v)]
     rows = (1, 1, 1.1) if surprise else (1, 1)
     size = (max(8.0, 2.2 * len(pairs)), 5.0 if surprise else 3.4)
@@ -140,7 +149,7 @@ def draw(path: Path, film: Film, tag: str, title: str) -> bool:
             axis.annotate(
                 text, (moment - begin, 0.0), (4, 4), textcoords="offset points", fontsize=8
             )
-        axis.set_xlabel("time (s)")
+        axis.set_xlabel("time since the instruction (s)")
         axis.set_ylabel("surprise")
         axis.set_ylim(bottom=0.0)
         axis.grid(alpha=0.3)

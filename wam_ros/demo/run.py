@@ -99,6 +99,7 @@ def _watch(
         client.spin(1.0)
         say(f'saying: "{options.instruction}"')
         begin = time.monotonic()
+        film.start()
         if options.disturb:  # `say` waits for an echo, and the hand would be there by then
             client.tell(options.instruction)
         elif not client.say(options.instruction):
@@ -114,6 +115,7 @@ def _watch(
             if then and t >= options.then_after:
                 say(f'{t:5.1f} s  saying: "{then}"')
                 client.tell(then)
+                film.mark(f'told: "{then}"')
                 then = ""
             if mishap.happen(client, t):
                 film.mark(mishap.what)
