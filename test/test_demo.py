@@ -16,8 +16,9 @@ import pytest
 def test_the_model_that_ships_drives_the_demo_and_obeys_when_told_otherwise(
     domain_id: int, tmp_path: Path
 ) -> None:
+    pytest.importorskip("wam_ros.nodes.client", reason="needs ROS 2 and the messages")
     file, then = tmp_path / "demo.json", "touch the green block with the right hand"
-    line = [sys.executable, "-m", "wam_ros.cli", "demo", "--then", then, "--deadline", "25"]
+    line = [sys.executable, "-m", "wam_ros.cli", "demo", "--then", then, "--deadline", "40"]
     line += ["--out", str(tmp_path / "out"), "--json", str(file)]
     done = subprocess.run(
         line,
@@ -31,7 +32,7 @@ def test_the_model_that_ships_drives_the_demo_and_obeys_when_told_otherwise(
     summary = json.loads(file.read_text())
     told = json.dumps(summary, indent=1)
     assert summary["policy"] == "wam" and summary["policy_kind"] == "World-Action Model", told
-    assert summary["cadence"] == "sliding" and summary["chunks_accepted"] >= 5, told
+    assert summary["requested_cadence"] == "sliding" and summary["chunks_accepted"] >= 5, told
     # The hand that was named last is at the block that was named last, if not always within 3 cm.
     assert summary["then"] == then and summary["final_distance_m"] < 0.06, told
     assert (done.returncode == 0) == summary["success"]

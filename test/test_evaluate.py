@@ -100,6 +100,8 @@ def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, cap
         (["--mishaps", "2"], "a share of the episodes, 0 to 1"),
         (["--json", str(tmp_path)], "is a folder"),
         (["--picture", str(file / "p.png")], "cannot be written"),
+        (["--picture", str(tmp_path / "p.xyz")], "name a .png, .pdf, .svg file"),
+        (["--robot", "nobody"], "nobody"),
     ]:
         assert main([*common, *wrong]) == 2
         assert named in capsys.readouterr().err
@@ -109,6 +111,7 @@ def test_the_command_writes_its_records_and_refuses_nonsense(tmp_path: Path, cap
 def test_what_was_found_before_it_broke_off_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], jobs: int
 ) -> None:
+    pytest.importorskip("torch")
     file = tmp_path / "e.json"
     line = ["evaluate", "--robot", "franka_droid", "--width", "48", "--episodes", "2"]
     line += ["--jobs", str(jobs), "--deadline", "0.3", "--json", str(file)]

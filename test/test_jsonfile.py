@@ -24,6 +24,7 @@ def test_what_is_no_number_becomes_null(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path: Path) -> None:
     can_be_written(tmp_path / "a" / "b" / "figures.json")
+    assert not (tmp_path / "a").exists(), "nothing is made before there is something to write"
     write_json(tmp_path / "a" / "b" / "figures.json", {})
     with pytest.raises(IsADirectoryError, match="is a folder"):
         can_be_written(tmp_path / "a")

@@ -39,7 +39,7 @@ def refuse(why: str) -> None:
 
 def test_what_hinders_the_beginning_is_told_by_the_work() -> None:
     with (
-        pytest.raises(ValueError, match="no such checkpoint"),
+        pytest.raises(RuntimeError, match="no such checkpoint"),
         worker_pool(2, refuse, ("no such checkpoint",)) as pool,
     ):
         pool.submit(os.getpid).result()

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     from wam_ros.contract import ContractError
     from wam_ros.jsonfile import can_be_written
 
-    for name in ("json", "picture"):  # found out now, not after an hour's work
+    for name in ("json", "picture", "plot"):  # found out now, not after an hour's work
         try:
             if getattr(args, name, None):
                 can_be_written(getattr(args, name))

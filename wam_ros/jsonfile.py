@@ -20,22 +20,21 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def can_be_written(path: str | Path) -> None:
-    """Make the folder of a file that is to be written after long work.
+    """Look whether a file, and the folders it is to lie in, can be made after long work.
 
     Raises
     ------
     OSError
-        It cannot be written there; names the path.
+        They cannot; names the path.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OSError(f"{path} cannot be written: {err}") from err
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PermissionError(f"{path} cannot be written: no permission")
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if there != path and not there.is_dir():
+        raise NotADirectoryError(f"{path} cannot be written: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: no permission in {there}")
 
 
 def _strict(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from wam_ros.children import end_with_parent
 
 _T = TypeVar("_T")
-_refused: Exception | None = None
+_refused: str | None = None
 
 
 class Workers:
@@ -22,7 +22,7 @@ class Workers:
         self._pool = pool
 
     def submit(self, work: Callable[..., _T], *arguments: Any) -> Future[_T]:
-        """Have ``work(*arguments)`` done; its future raises what ``begin`` raised, if it did."""
+        """Have ``work(*arguments)`` done; RuntimeError tells why ``begin`` failed, if it did."""
         return self._pool.submit(_do, work, *arguments)
 
 
@@ -58,10 +58,11 @@ def _start(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> Non
     try:
         begin(*arguments)
     except Exception as err:  # an initializer's own would be lost, and only "broken" be told
-        _refused = err
+        known = isinstance(err, OSError | RuntimeError | ValueError)
+        _refused = str(err) if known else f"{type(err).__name__}: {err}"
 
 
 def _do(work: Callable[..., _T], *arguments: Any) -> _T:
-    if _refused is not None:
-        raise _refused
+    if _refused is not None:  # in words: not every exception comes through to another process
+        raise RuntimeError(_refused)
     return work(*arguments)

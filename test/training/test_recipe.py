@@ -21,12 +21,13 @@ from wam_ros.policy.wam import WamPolicy
 from wam_ros.training import recipe
 from wam_ros.training.finetune import merged, suited
 from wam_ros.training.gear import GearDataset, GearError
-from wam_ros.training.output import weights_name
 from wam_ros.training.prepare import measurable
 from wam_ros.training.recipe import Settings, SmallRecipe
 from wam_ros.wam import presets
+from wam_ros.wam.checkpoint.errors import CheckpointError
 from wam_ros.wam.checkpoint.experiment import EmbodimentSetup, Experiment
 from wam_ros.wam.checkpoint.load import load
+from wam_ros.wam.checkpoint.origin import noted_base, weights_name
 
 from .conftest import HEIGHT, TASKS, WIDTH, write_dataset
 
@@ -126,16 +127,46 @@ def test_a_tuned_checkpoint_does_not_go_on_from_another_base(
     assert (tmp_path / "tuned" / "model.safetensors").read_bytes() == weights
 
 
-def test_every_checkpoint_is_tuned_as_it_was_trained() -> None:
-    given = Settings()
-    small_one = suited(given, presets.small(), None)
-    assert small_one.video_weight == given.video_weight and small_one.dit_rate < given.dit_rate
-    released = suited(given, presets.preset("14b"), None)
-    assert (released.video_weight, released.dit_rate) == (0.3, 1e-5)
-    assert suited(given, presets.preset("14b"), 1e-4).dit_rate == 1e-4
-    only = suited(dataclasses.replace(given, video_weight=0.0), presets.preset("14b"), None)
-    assert only.video_weight == 0.0
-    assert dataclasses.replace(given, schedule="decoupled").levels is None
+def test_every_checkpoint_is_tuned_as_it_was_trained(tmp_path: Path) -> None:
+    given, ours, released = Settings(), presets.small(), presets.preset("14b")
+    plain = suited(given, ours, tmp_path, ())
+    assert plain == dataclasses.replace(given, dit_rate=plain.dit_rate)
+    assert plain.dit_rate < given.dit_rate
+    told = {**dataclasses.asdict(given), "video_weight": 0.0, "schedule": "decoupled"}
+    (tmp_path / "training.json").write_text(json.dumps({"settings": told}))
+    found = suited(given, ours, tmp_path, ())
+    assert (found.video_weight, found.schedule, found.levels) == (0.0, "decoupled", None)
+    assert found.sampling == given.sampling
+    assert suited(given, ours, tmp_path, {"schedule"}).levels == given.sampling
+    usual = suited(given, released, tmp_path, ())
+    assert (usual.video_weight, usual.dit_rate) == (0.3, 1e-5)
+    asked = dataclasses.replace(given, video_weight=0.0, dit_rate=1e-4)
+    kept = suited(asked, released, tmp_path, {"video_weight", "dit_rate"})
+    assert (kept.video_weight, kept.dit_rate) == (0.0, 1e-4)
+
+
+def test_adapters_know_their_base_and_nothing_else(
+    checkpoint: Path, dataset: GearDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = shutil.copytree(checkpoint, tmp_path / "base")
+    tuned = tmp_path / "tuned"
+    line = ["train", str(dataset.folder), "--lora", *QUICK]
+    assert main([*line, "--from", str(base), "--out", str(tuned)]) == 0
+    assert noted_base(tuned) == base
+    # Adapters on adapters could be trained, but not stored.
+    capsys.readouterr()
+    assert main([*line, "--from", str(tuned), "--out", str(tmp_path / "twice")]) == 1
+    assert "holds adapters itself" in capsys.readouterr().out
+    file = base / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="no longer has"):
+        load(tuned)
+    load(tuned, checkpoint)  # the old weights, by name
+    shutil.rmtree(base)
+    with pytest.raises(CheckpointError, match="LoRA adapters only"):
+        load(tuned)
 
 
 def test_the_same_weights_have_the_same_name(checkpoint: Path, tmp_path: Path) -> None:
@@ -163,6 +194,7 @@ def test_a_vae_that_dies_ends_the_training_at_its_next_line(
         while time.monotonic() < end:
             made._say("words      1 %")
             time.sleep(0.05)
+        pytest.fail("the encoders went on")
     made._say("nobody minds any more")
 
 

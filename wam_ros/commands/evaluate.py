@@ -19,6 +19,9 @@ splits: placements (new scenes), paraphrases (new scenes and sentences), train (
 """
 
 
+PICTURES = (".png", ".pdf", ".svg")
+
+
 def add_parser(sub: Any) -> None:
     """Add evaluate."""
     p = sub.add_parser(
@@ -44,7 +47,9 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--nominal", action="store_true", help="vary placements only")
     p.add_argument("--jobs", type=int, default=1, help="processes; more blur measured latencies")
     p.add_argument("--json", metavar="FILE", help="write records and table to FILE")
-    p.add_argument("--picture", type=Path, metavar="FILE", help="draw the table into a PNG")
+    p.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw the table (.png, .pdf or .svg)"
+    )
 
 
 def policy_of(text: str) -> tuple[str, str, dict[str, Any]]:
@@ -122,17 +127,21 @@ def run(args: argparse.Namespace) -> int:
         return 2
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     from wam_ros.commands.progress import Counter
+    from wam_ros.contract import load_contract
     from wam_ros.rollout.evaluate import evaluate
 
     try:
+        load_contract(args.robot)
         wanted = conditions(args)
+        if args.picture and args.picture.suffix not in PICTURES:
+            raise ValueError(f"--picture {args.picture}: name a {', '.join(PICTURES)} file")
     except ValueError as err:
         print(f"wam evaluate: {err}", file=sys.stderr)
         return 2
     started = time.monotonic()
     records: list[Any] = []  # as they come; in order once all are there
     won: dict[str, list[bool]] = {}
-    count = args.episodes * len(wanted)
+    count, code = args.episodes * len(wanted), 1
     try:
         with Counter("evaluating", count) as counter:
 
@@ -152,10 +161,11 @@ def run(args: argparse.Namespace) -> int:
     except (RuntimeError, ValueError, OSError) as err:
         print(f"wam evaluate: {err}", file=sys.stderr)
         code = 1
-    if code:
-        print(f"broken off after {len(records)} of {count} episodes")
-    if records:
-        _report(args, records, time.monotonic() - started, code == 0)
+    finally:  # whatever ended it, hours of episodes are not lost
+        if code:
+            print(f"broken off after {len(records)} of {count} episodes")
+        if records:
+            _report(args, records, time.monotonic() - started, code == 0)
     return code
 
 
@@ -189,4 +199,5 @@ def _report(args: argparse.Namespace, records: list[Any], wall: float, whole: bo
             },
         )
     if args.picture:
+        args.picture.parent.mkdir(parents=True, exist_ok=True)
         draw(args.picture, summaries, title)

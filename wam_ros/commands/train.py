@@ -35,7 +35,7 @@ def add_parser(sub: Any) -> None:
     p.add_argument("--lora", action="store_true", help="train low-rank adapters only")
     p.add_argument("--tokenizer", type=Path, help="folder; the checkpoint's own by default")
     p.add_argument("--check", choices=("14b", "5b", "small"), help="check shapes and stop")
-    p.add_argument("--schedule", default="shared", choices=("shared", "decoupled"))
+    p.add_argument("--schedule", choices=("shared", "decoupled"), help="of the noise (shared)")
     p.add_argument("--action-only", action="store_true", help="no loss on the video (a baseline)")
     p.add_argument("--minutes", type=float, help="of the transformer's stage (default 40)")
     p.add_argument("--vae-minutes", type=float, help="default 8")
@@ -101,6 +101,13 @@ def run(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> Any:
     from wam_ros.training.recipe import Settings
 
+    return Settings(
+        seed=args.seed, jobs=args.jobs, bf16=args.bf16, device=args.device, **_given(args)
+    )
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for by name and has another default for every kind of training."""
     given = {
         "dit_minutes": args.minutes,
         "vae_minutes": args.vae_minutes,
@@ -108,16 +115,10 @@ def _settings(args: argparse.Namespace) -> Any:
         "max_steps": args.steps,
         "dit_rate": args.rate,
         "batch": args.batch,
+        "schedule": args.schedule,
+        "video_weight": 0.0 if args.action_only else None,
     }
-    settings = Settings(
-        seed=args.seed,
-        schedule=args.schedule,
-        jobs=args.jobs,
-        bf16=args.bf16,
-        device=args.device,
-        **{k: v for k, v in given.items() if v is not None},
-    )
-    return dataclasses.replace(settings, video_weight=0.0) if args.action_only else settings
+    return {k: v for k, v in given.items() if v is not None}
 
 
 def _small(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
@@ -142,10 +143,12 @@ def _finetune(args: argparse.Namespace, dataset: Any, settings: Any) -> Path:
         kept = device.type == "cuda" and (args.lora or ranks is not None)
         dtype = torch.bfloat16 if kept else torch.float32
         loaded = load(args.base, device=str(device), dtype=dtype)
-        settings = suited(settings, loaded.config, args.rate)
-        tokenizer = Tokenizer(
-            args.tokenizer or Tokenizer.beside(args.base), loaded.config.dit.text_len
-        )
+        settings = suited(settings, loaded.config, args.base, _given(args))
+        try:
+            folder = args.tokenizer or Tokenizer.beside(args.base)
+        except FileNotFoundError as err:
+            raise FileNotFoundError(f"{err}, with --tokenizer FOLDER") from err
+        tokenizer = Tokenizer(folder, loaded.config.dit.text_len)
         return finetune(
             loaded, args.base, tokenizer, dataset, args.out, settings, print, args.lora, None, ranks
         )

@@ -97,13 +97,16 @@ class Film:
             return []
         stamps = np.array([t for t, _ in self.seen])
         expected = [t for t, _, _ in self.imagined]
-        first, last = max(stamps[0], min(expected)), min(stamps[-1], max(expected))
-        found = []
+        last = min(stamps[-1], max(expected))
+        first = min(max(stamps[0], min(expected)), last)
+        found: list[tuple[float, float, np.ndarray, Mapping[str, np.ndarray]]] = []
         for wanted in np.linspace(first, last, _MOMENTS):
             near = [x for x in self.imagined if abs(x[0] - wanted) <= 2 * _NEAR]
             if not near:
                 continue
             moment, lead, picture = max(near, key=lambda x: x[1])
+            if found and found[-1][0] == moment:  # few were imagined
+                continue
             i = int(np.argmin(np.abs(stamps - moment)))
             if abs(stamps[i] - moment) <= _NEAR:
                 found.append((moment, lead, picture, self.seen[i][1]))

@@ -213,7 +213,8 @@ def _check(collection: Collection, episodes: int) -> None:
     try:
         steps_of(collection.control_rate or contract.rates.control)
     except ValueError as err:
-        raise CollectError(f"--control-rate: {err}") from err
+        whose = "--control-rate" if collection.control_rate else f"{contract.robot}, rates.control"
+        raise CollectError(f"{whose}: {err}") from err
     for task in collection.tasks:
         try:
             plan_episode(contract, collection.split, collection.seed, 0, (task,))

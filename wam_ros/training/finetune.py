@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -16,7 +17,7 @@ from wam_ros.training.episodes import Episode
 from wam_ros.training.flow import Batch, Condition, FlowLoss, TeacherForcing
 from wam_ros.training.gear import GearDataset, GearError
 from wam_ros.training.lora import LoraLinear, add_lora, save_lora
-from wam_ros.training.output import claim, make_room, stages_of, weights_name, write_facts
+from wam_ros.training.output import claim, make_room, stages_of, write_facts
 from wam_ros.training.prepare import make_windows, measurable, split_off, with_held_out
 from wam_ros.training.ranks import Ranks
 from wam_ros.training.recipe import Settings
@@ -27,6 +28,8 @@ from wam_ros.wam import prompts
 from wam_ros.wam.checkpoint.experiment import Experiment, experiment_to_conf
 from wam_ros.wam.checkpoint.load import Loaded
 from wam_ros.wam.checkpoint.metadata import EmbodimentMetadata, metadata_to_json
+from wam_ros.wam.checkpoint.origin import FILE as ADAPTERS
+from wam_ros.wam.checkpoint.origin import weights_name
 from wam_ros.wam.checkpoint.save import save
 from wam_ros.wam.conditioning import WindowConditioning, to_video
 from wam_ros.wam.config import KeypointConfig, WamConfig
@@ -35,6 +38,7 @@ from wam_ros.wam.text import Tokenizer
 
 TUNING_RATE, RELEASED_RATE = 3e-4, 1e-5
 RELEASED_VIDEO_WEIGHT = 0.3
+_AS_TRAINED = ("schedule", "video_weight", "near_share", "single_share", "sampling")
 
 
 def finetune(
@@ -73,6 +77,11 @@ def finetune(
         raise GearError(f"--batch {settings.batch} does not divide among {share[1]} processes")
     if out.resolve() == base.resolve():
         raise GearError(f"--out is the checkpoint to fine-tune, {base}: choose another folder")
+    if lora and (base / ADAPTERS).is_file():
+        raise GearError(
+            f"{base} holds adapters itself, and adapters on adapters cannot be stored: leave out "
+            "--lora, or start from the checkpoint that they were trained on"
+        )
     stages = stages_of(out)
     if ranks is not None and not ranks.first:
         say = _nothing
@@ -186,16 +195,23 @@ def ours(config: WamConfig) -> bool:
     return isinstance(config.clip, KeypointConfig)
 
 
-def suited(settings: Settings, config: WamConfig, rate: float | None) -> Settings:
-    """Settings for fine-tuning a checkpoint, where nothing else was asked for.
+def suited(settings: Settings, config: WamConfig, base: Path, asked: Container[str]) -> Settings:
+    """Settings for fine-tuning a checkpoint, but for what was ``asked`` for by name.
 
     The released models were tuned with the usual weight on the video and a learning rate of 1e-5
-    (SPEC section 7); a small one keeps its own weight, and a fifth of the rate it was trained at.
+    (SPEC section 7). One of ours is tuned as its ``training.json`` says it was trained, at a fifth
+    of the recipe's rate.
     """
-    usual = replace(settings, dit_rate=rate or (TUNING_RATE if ours(config) else RELEASED_RATE))
-    if ours(config) or settings.video_weight == 0.0:
-        return usual
-    return replace(usual, video_weight=RELEASED_VIDEO_WEIGHT)
+    if not ours(config):
+        wanted: dict[str, Any] = {"dit_rate": RELEASED_RATE, "video_weight": RELEASED_VIDEO_WEIGHT}
+    else:
+        file = base / "training.json"
+        said = json.loads(file.read_text())["settings"] if file.is_file() else {}
+        wanted = {k: said[k] for k in _AS_TRAINED if k in said}
+        if "sampling" in wanted:
+            wanted["sampling"] = tuple(wanted["sampling"])
+        wanted["dit_rate"] = TUNING_RATE
+    return replace(settings, **{k: v for k, v in wanted.items() if k not in asked})
 
 
 def merged(known: Experiment | None, new: Experiment) -> Experiment:

@@ -152,16 +152,17 @@ class GearDataset:
         name = f"{size[0]}x{size[1]}_{stride}"
         files = {n: cache / f"{name}_{n:06d}.npy" for n in sorted(self.length)}
         todo = [n for n, f in files.items() if not f.is_file()]
-        work = [(self, n, size, stride, files[n]) for n in todo]
+        work = [(n, size, stride, files[n]) for n in todo]
         if jobs > 1 and len(work) > 1:
-            with worker_pool(jobs) as pool:
-                for i, done in enumerate([pool.submit(_compose, w) for w in work], start=1):
+            with worker_pool(jobs, _hold, (self,)) as pool:
+                for i, done in enumerate([pool.submit(_compose, *w) for w in work], start=1):
                     done.result()
                     if progress:
                         progress(i, len(work))
         else:
+            _hold(self)
             for i, item in enumerate(work, start=1):
-                _compose(item)
+                _compose(*item)
                 if progress:
                     progress(i, len(work))
         return [self._episode(n, files[n], stride) for n in files]
@@ -240,10 +241,19 @@ class GearDataset:
         return whole.numpy()
 
 
-def _compose(work: tuple[GearDataset, int, tuple[int, int], int, Path]) -> None:
-    dataset, number, size, stride, file = work
+_held: GearDataset | None = None
+"""Of a process that composes: a data set knows every row that is left out, much to send along."""
+
+
+def _hold(dataset: GearDataset) -> None:
+    global _held
+    _held = dataset
+
+
+def _compose(number: int, size: tuple[int, int], stride: int, file: Path) -> None:
+    assert _held is not None
     part = file.with_suffix(".part.npy")
-    np.save(part, dataset.compose(number, size, stride))
+    np.save(part, _held.compose(number, size, stride))
     part.replace(file)
 
 

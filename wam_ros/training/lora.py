@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wam_ros.wam.checkpoint.layout import PREFIXES
+from wam_ros.wam.checkpoint.origin import note_base
 from wam_ros.wam.config import WamConfig
 from wam_ros.wam.dit import CausalDiT
 
@@ -98,9 +99,10 @@ def save_lora(
     released = to_released(dataclasses.replace(config, head=head))
     inner = released["action_head_cfg"]["config"]
     inner["save_lora_only"] = True
-    inner["diffusion_model_cfg"]["diffusion_model_pretrained_path"] = str(base.resolve())
+    inner["diffusion_model_cfg"]["diffusion_model_pretrained_path"] = str(base)
     (folder / "config.json").write_text(json.dumps(released, indent=2) + "\n")
     file = folder / "model.safetensors"
     tensors = {k: v.to(torch.float32).contiguous() for k, v in lora_tensors(dit, adapters).items()}
     save_file(tensors, str(file), metadata={"format": "pt"})
+    note_base(folder, base)
     return file

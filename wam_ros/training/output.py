@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -15,7 +14,6 @@ from wam_ros.jsonfile import write_json
 from wam_ros.training.gear import GearDataset, GearError
 
 _WEIGHTS = "model*.safetensors*"
-_SLICES, _SLICE = 17, 1 << 16
 _MADE_FROM = "made_from.json"
 """In ``stages``: to go on with other data or settings would mix the two, and tell neither."""
 
@@ -62,22 +60,6 @@ def claim(stages: Path, dataset: str, settings: Mapping[str, Any]) -> None:
             raise GearError(f"{stages} was begun with another {said}: choose another --out")
     stages.mkdir(parents=True, exist_ok=True)
     write_json(file, mine)
-
-
-def weights_name(checkpoint: Path) -> str:
-    """Short name of a checkpoint's weights, from a few slices of each file: gigabytes take seconds.
-
-    The same weights elsewhere have the same name.
-    """
-    known = hashlib.blake2b(digest_size=8)
-    for file in sorted(checkpoint.glob("*.safetensors")):
-        size = file.stat().st_size
-        known.update(f"{file.name} {size}".encode())
-        with file.open("rb") as stream:
-            for i in range(_SLICES):
-                stream.seek(i * max(0, size - _SLICE) // (_SLICES - 1))
-                known.update(stream.read(_SLICE))
-    return known.hexdigest()
 
 
 def write_facts(

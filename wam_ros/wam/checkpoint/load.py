@@ -116,7 +116,7 @@ def load(
     folder
         Checkpoint in the released layout; LoRA adapters in it are merged.
     base
-        For LoRA-only checkpoints: the folder they were trained on.
+        For LoRA-only checkpoints: the folder they were trained on; ours know it themselves.
     device, dtype
         Where the weights go; no second copy of the model exists at any time.
     progress

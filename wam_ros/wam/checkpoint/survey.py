@@ -11,6 +11,7 @@ from wam_ros.wam.checkpoint import layout
 from wam_ros.wam.checkpoint.errors import CheckpointError, listing
 from wam_ros.wam.checkpoint.layout import Slot
 from wam_ros.wam.checkpoint.lora import Adapter, adapters, is_adapter, plain_name
+from wam_ros.wam.checkpoint.origin import noted_base
 from wam_ros.wam.checkpoint.source import Source, open_source
 from wam_ros.wam.config import ConfigError, WamConfig
 from wam_ros.wam.config_io import read_config
@@ -127,7 +128,7 @@ def survey(folder: Path, base: Path | None = None) -> Survey:
     base
         Where tensors come from that `folder` does not hold: a full checkpoint, or a folder of raw
         Wan weights (``diffusion_pytorch_model*.safetensors`` and the three ``.pth`` files). None
-        takes, for adapters, the full checkpoint that `folder` remembers, if it is still there.
+        takes, for adapters of ours, the checkpoint they were trained on (`origin.noted_base`).
 
     Raises
     ------
@@ -143,7 +144,7 @@ def survey(folder: Path, base: Path | None = None) -> Survey:
         raise CheckpointError(str(error)) from error
     source = open_source(folder)
     if base is None and any(map(is_adapter, source.infos)):
-        base = _remembered(folder)
+        base = noted_base(folder)
     base_source = open_source(base) if base else None
     if base_source is not None and any(map(is_adapter, base_source.infos)):
         raise CheckpointError(
@@ -166,17 +167,6 @@ def base_path(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return str(path) if path else None
-
-
-def _remembered(folder: Path) -> Path | None:
-    """The full checkpoint that adapters were trained on, where it is still there.
-
-    The released adapters name raw Wan weights, which they were not trained on: a full checkpoint
-    is told by what it says of its embodiments.
-    """
-    named = base_path(folder)
-    path = Path(named) if named else None
-    return path if path and (path / "experiment_cfg" / "metadata.json").is_file() else None
 
 
 def _match(found: Survey) -> None:
