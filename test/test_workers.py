@@ -15,7 +15,7 @@ from test_children import alive
 from wam_ros.workers import worker_pool
 
 STOPPED = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from wam_ros.workers import worker_pool
 
@@ -24,6 +24,8 @@ def work(folder, number):
     time.sleep(2.0)
 
 if __name__ == "__main__":
+    # What a shell starts in the background ignores Ctrl-C, and all that is started from there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with worker_pool(2) as pool:
             for done in [pool.submit(work, sys.argv[1], i) for i in range(50)]:

@@ -134,9 +134,12 @@ def test_adapters_start_as_nothing_and_load_as_trained(tmp_path: Path) -> None:
         FlowLoss(dit, lambda _: batch)(step)["loss"].backward()
         optimizer.step()
     save_lora(tmp_path / "tuned", CONFIG, dit, adapters, tmp_path / "base")
+    merged = load(tmp_path / "tuned", dtype=torch.float32).networks.dit  # it knows its base
+    (tmp_path / "tuned" / "adapters.json").unlink()
     with pytest.raises(CheckpointError, match="LoRA adapters only"):
         load(tmp_path / "tuned", dtype=torch.float32)
-    merged = load(tmp_path / "tuned", tmp_path / "base", dtype=torch.float32).networks.dit
+    named = load(tmp_path / "tuned", tmp_path / "base", dtype=torch.float32).networks.dit
+    assert all(torch.equal(a, b) for a, b in zip(merged.parameters(), named.parameters()))
     with torch.no_grad():
         ours, theirs = (FlowLoss(d, lambda _: batch)(7)["loss"] for d in (dit, merged))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -109,6 +109,14 @@ def test_fine_tuning_changes_the_transformer_only(
     policy.reset(TASKS[0])
 
 
+def _train_on(checkpoint: Path) -> None:
+    """Other weights than before, though only just."""
+    file = checkpoint / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
 def test_a_tuned_checkpoint_does_not_go_on_from_another_base(
     checkpoint: Path, dataset: GearDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,8 +127,7 @@ def test_a_tuned_checkpoint_does_not_go_on_from_another_base(
     # The same weights elsewhere are the same base; weights that were trained on are not.
     moved = shutil.move(base, tmp_path / "moved")
     assert main([*line, "--from", str(moved)]) == 0
-    longer = [x if x != "2" else "3" for x in QUICK]
-    assert main(["train", str(dataset.folder), "--out", str(moved), *longer[:2], *QUICK[2:]]) == 0
+    _train_on(moved)
     capsys.readouterr()
     assert main([*line, "--from", str(moved)]) == 1
     assert "begun with another checkpoint" in capsys.readouterr().out
@@ -157,10 +164,7 @@ def test_adapters_know_their_base_and_nothing_else(
     capsys.readouterr()
     assert main([*line, "--from", str(tuned), "--out", str(tmp_path / "twice")]) == 1
     assert "holds adapters itself" in capsys.readouterr().out
-    file = base / "model.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
+    _train_on(base)
     with pytest.raises(CheckpointError, match="no longer has"):
         load(tuned)
     load(tuned, checkpoint)  # the old weights, by name
@@ -172,10 +176,7 @@ def test_adapters_know_their_base_and_nothing_else(
 def test_the_same_weights_have_the_same_name(checkpoint: Path, tmp_path: Path) -> None:
     again = shutil.copytree(checkpoint, tmp_path / "again")
     assert weights_name(again) == weights_name(checkpoint)
-    file = again / "model.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
+    _train_on(again)
     assert weights_name(again) != weights_name(checkpoint)
 
 
