@@ -160,12 +160,16 @@ class GearDataset:
                     if progress:
                         progress(i, len(work))
         else:
-            _hold(self)
             for i, item in enumerate(work, start=1):
-                _compose(*item)
+                self._compose_to(*item)
                 if progress:
                     progress(i, len(work))
         return [self._episode(n, files[n], stride) for n in files]
+
+    def _compose_to(self, number: int, size: tuple[int, int], stride: int, file: Path) -> None:
+        part = file.with_suffix(".part.npy")
+        np.save(part, self.compose(number, size, stride))
+        part.replace(file)
 
     def _episode(self, number: int, frames: Path, stride: int) -> Episode:
         import pyarrow.parquet as pq
@@ -252,9 +256,7 @@ def _hold(dataset: GearDataset) -> None:
 
 def _compose(number: int, size: tuple[int, int], stride: int, file: Path) -> None:
     assert _held is not None
-    part = file.with_suffix(".part.npy")
-    np.save(part, _held.compose(number, size, stride))
-    part.replace(file)
+    _held._compose_to(number, size, stride, file)
 
 
 def _metadata(
